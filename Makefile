@@ -1,0 +1,58 @@
+# Two commands: `make demo` shows Potluck working on this machine, `make test` checks everything.
+# The long runs are commands of their own; each ends with one line that sums up and fails when a figure is missed.
+
+CARGO ?= cargo
+# The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
+LAB = $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help install-deps build demo test check identity bench faults attacks clean-root clean-lab
+
+help:
+	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
+	@echo 'make test      format, lints, all tests, identity with 120 files (under 30 minutes)'
+	@echo 'make identity  every file of six projects, gcc and clang, all modes, header fuzzing'
+	@echo 'make bench     what a submitter pays for each compile'
+	@echo 'make faults    kills, stops, cut cables, full disks, bad input'
+	@echo 'make attacks   jobs and peers that try to break out'
+	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
+	@echo 'make build     the programs, in $(LAB)'
+
+install-deps:
+	@installers/deps.sh
+
+build:
+	@installers/deps.sh build
+	$(CARGO) build --release --locked
+
+demo: install-deps build
+	@$(LAB)/demo
+
+test: check
+	$(CARGO) build --release --locked
+	$(CARGO) test --locked
+	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
+	# `make identity` runs everything, with a new seed each time.
+	$(LAB)/identity --files 120 --sample 1 --rotate --fuzz 20 --seed 7 --workloads zstd,git,curl,sqlite3,abseil
+
+check: install-deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+identity: install-deps build
+	$(LAB)/identity --fuzz 500
+
+bench: install-deps build
+	$(LAB)/bench
+
+faults: install-deps build
+	$(LAB)/faults
+
+attacks: install-deps build
+	$(LAB)/attacks
+
+# ARGS: other commands than the two, each in quotes.
+clean-root:
+	@tests/clean-root.sh $(ARGS)
+
+clean-lab:
+	rm -rf /var/tmp/potluck-lab-$$(id -u) /var/tmp/potluck-lab-54321

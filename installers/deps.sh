@@ -1,0 +1,55 @@
+#!/bin/sh
+# Installs what building, testing and the demo need from the system, and nothing that is already there.
+# Quiet when nothing is missing. `deps.sh build` leaves out what only tests and the demo use.
+set -eu
+
+# program or file that must exist : Debian package that has it
+build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
+tests='g++:g++ clang:clang ip:iproute2 nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
+    dpkg-source:dpkg-dev patch:patch xz:xz-utils /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates'
+[ "${1:-all}" = build ] && tests=
+
+missing=
+for pair in $build $tests; do
+    thing=${pair%%:*} package=${pair#*:}
+    case $thing in
+    /*) [ -e "$thing" ] && continue ;;
+    *) command -v "$thing" >/dev/null 2>&1 && continue
+       # sbin is not on every user's PATH.
+       [ -x "/usr/sbin/$thing" ] || [ -x "/sbin/$thing" ] && continue ;;
+    esac
+    case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
+done
+
+if [ -n "$missing" ]; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "error: missing on this system (Debian's names):$missing" >&2
+        echo "hint: install the packages that hold them, then run this again" >&2
+        exit 1
+    fi
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        if ! command -v sudo >/dev/null 2>&1; then
+            echo "error: missing packages, and no sudo to install them:$missing" >&2
+            echo "hint: as root: apt-get install$missing" >&2
+            exit 1
+        fi
+        as_root=sudo
+    fi
+    echo "installing:$missing" >&2
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    # shellcheck disable=SC2086 # one word for each package
+    if ! { $as_root apt-get -q update && $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing; } >"$log" 2>&1; then
+        cat "$log" >&2
+        echo "error: apt-get could not install:$missing" >&2
+        exit 1
+    fi
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "error: no cargo: Potluck is written in Rust" >&2
+    echo "hint: install the Rust toolchain as https://rustup.rs describes, then run this again" >&2
+    exit 1
+fi

@@ -1,0 +1,14 @@
+//! Potluck's decisions, pure: no IO, no clock, no randomness. Time, file contents and seeds are arguments.
+//!
+//! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
+//! will read (`scan`, `certain`), where it runs (`place`), and who may take part (`team`).
+
+pub mod certain;
+pub mod ids;
+pub mod limits;
+pub mod options;
+pub mod place;
+pub mod plan;
+pub mod reason;
+pub mod scan;
+pub mod team;

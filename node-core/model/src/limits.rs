@@ -1,0 +1,115 @@
+//! Everything that can grow has its limit here, with the reason.
+
+use std::time::Duration;
+
+/// Largest control message between nodes. A job with its deltas is some kilobytes; 4 MiB is room for a first-seen batch.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Largest hello: read before anything is trusted.
+pub const HELLO_BYTES_MAX: usize = 64 << 10;
+/// A bulk chunk: small enough that a control message never waits more than 0.5 ms behind it at 1 Gbit/s.
+pub const BULK_CHUNK_BYTES: usize = 64 << 10;
+/// Largest blob (one file). Unity sources and precompiled headers reach 200 MiB.
+pub const BLOB_BYTES_MAX: u64 = 512 << 20;
+/// Content up to this size travels inside the job's message, above it on the bulk stream.
+pub const INLINE_BYTES_MAX: usize = 128 << 10;
+/// Path limit of Linux.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Name limit of Linux file systems.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Directory depth that a mirror accepts.
+pub const PATH_DEPTH_MAX: usize = 64;
+/// Arguments of one command. Generated command lines reach some thousands.
+pub const ARGS_MAX: usize = 8192;
+/// One argument: MAX_ARG_STRLEN of Linux.
+pub const ARG_BYTES_MAX: usize = 128 << 10;
+/// Environment variables of one job: the allow list is much shorter.
+pub const ENV_MAX: usize = 256;
+/// Nesting of response files; gcc's own limit is 2000 expansions, real ones nest twice.
+pub const RESPONSE_FILE_DEPTH_MAX: usize = 16;
+/// Entries of one submitter's mirror. A kernel tree with its build directory has 150,000 names.
+pub const MIRROR_ENTRIES_MAX: usize = 2_000_000;
+/// Operations in one delta.
+pub const DELTA_OPS_MAX: usize = 500_000;
+/// Files of a toolchain.
+pub const TOOLCHAIN_FILES_MAX: usize = 200_000;
+/// Bytes of an unpacked toolchain.
+pub const TOOLCHAIN_BYTES_MAX: u64 = 8 << 30;
+/// Default quota of all mirrors of a worker (UX: cache 10 GiB).
+pub const MIRROR_QUOTA_BYTES: u64 = 10 << 30;
+/// Jobs of one submitter that a worker holds at once.
+pub const JOBS_PER_PEER_MAX: usize = 512;
+/// Connections: an office has at most 200 PCs, two dials each while they race.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Connections not yet past the handshake.
+pub const HALF_OPEN_MAX: usize = 64;
+/// Connections of one peer: one in use, the rest while both sides dial.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
+/// HTTP/2 streams of one connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// Time to connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer with jobs out is pinged this often ...
+pub const PING_BUSY: Duration = Duration::from_millis(500);
+/// ... and lost after this silence: its jobs must be elsewhere within 2 s.
+pub const LOST_BUSY: Duration = Duration::from_secs(2);
+/// An idle peer is pinged this often ...
+pub const PING_IDLE: Duration = Duration::from_secs(2);
+/// ... and lost after this silence.
+pub const LOST_IDLE: Duration = Duration::from_secs(5);
+/// The wrapper compiles itself when the node is silent for this long.
+pub const WRAPPER_PATIENCE: Duration = Duration::from_millis(250);
+/// Retries of one job because of faults before `-M`, then local.
+pub const FAULT_RETRIES_MAX: u32 = 2;
+/// Tries of one job on different peers before it runs here.
+pub const PEER_TRIES_MAX: u32 = 3;
+/// Siblings shipped with a faulted path.
+pub const SIBLINGS_MAX: usize = 128;
+/// Faults that one result may report: beyond it the job runs locally.
+pub const FAULTS_PER_JOB_MAX: usize = 4096;
+/// Job records kept in memory and shown by `explain`.
+pub const JOB_RECORDS_MAX: usize = 20_000;
+/// Submitters that hold a sandbox on one worker at a time.
+pub const SUBMITTERS_MAX: usize = 64;
+
+/// What one job may use on a worker. Values from `trust` section 2 of the design study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct JobLimits {
+    /// Wall time.
+    pub wall_ms: u64,
+    /// CPU time, all processes.
+    pub cpu_s: u64,
+    /// Address space of one process.
+    pub address_bytes: u64,
+    /// Size of one written file.
+    pub file_bytes: u64,
+    /// Processes at a time.
+    pub processes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// All written files together.
+    pub output_bytes: u64,
+    /// Number of written files.
+    pub output_files: u64,
+    /// Standard output and standard error, each.
+    pub stdio_bytes: u64,
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        Self {
+            wall_ms: 10 * 60 * 1000,
+            cpu_s: 10 * 60,
+            address_bytes: 4 << 30,
+            file_bytes: 512 << 20,
+            processes: 256,
+            open_files: 1024,
+            output_bytes: 1 << 30,
+            output_files: 4096,
+            stdio_bytes: 4 << 20,
+        }
+    }
+}

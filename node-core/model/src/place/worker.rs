@@ -1,0 +1,583 @@
+//! The side that has slots: promises them to submitters, max-min fair, and admits what arrives. It does not decide how
+//! many slots there are; that is the share policy's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::fair::{level, max_min};
+use crate::ids::{JobId, NodeId};
+use crate::limits::{JOBS_PER_PEER_MAX, SUBMITTERS_MAX};
+use crate::reason::Reason;
+
+/// A job sent before its submitter read of a revocation arrives within this time, and is not refused for it at once.
+pub const REVOKE_GRACE: Duration = Duration::from_secs(1);
+/// But it waits for a slot no longer than this: elsewhere may be room.
+pub const QUEUE_WAIT: Duration = Duration::from_millis(500);
+/// A job that faulted keeps its slot so long: the time in which the submitter sends what it lacked.
+pub const FAULT_HOLD: Duration = Duration::from_secs(1);
+/// Slots that do not divide evenly go to the next submitter after this time.
+pub const TURN: Duration = Duration::from_secs(5);
+
+/// What a worker's owner and machine allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// A submitter that is this far away may have one job more here than slots, so that a slot never waits for the
+    /// network. None: nobody may.
+    pub ahead_rtt: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { ahead_rtt: Some(Duration::from_millis(5)) }
+    }
+}
+
+/// What happens to a worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// The share policy gives this many slots. Fewer than before: nothing that runs is touched.
+    Slots(u32),
+    /// A submitter's connection stands.
+    SubmitterUp {
+        /// Who.
+        peer: NodeId,
+        /// Round trip.
+        rtt: Duration,
+    },
+    /// A submitter's connection ended: nobody wants its jobs any more.
+    SubmitterDown {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A submitter could use this many slots.
+    Demand {
+        /// Who.
+        peer: NodeId,
+        /// How many.
+        slots: u32,
+    },
+    /// A job arrived.
+    Arrived {
+        /// From whom.
+        peer: NodeId,
+        /// Its number there.
+        job: JobId,
+    },
+    /// A submitter takes a job back.
+    Cancel {
+        /// Who.
+        peer: NodeId,
+        /// Its number there.
+        job: JobId,
+    },
+    /// A run is over and its processes are gone.
+    Ended {
+        /// Number of [`Action::Start`].
+        run: u64,
+        /// It touched poison and will be sent again: the slot is kept for [`FAULT_HOLD`].
+        faulted: bool,
+    },
+    /// The owner takes the machine back: everything is killed.
+    Reclaim,
+    /// Time passed.
+    Tick,
+}
+
+/// What a worker wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Tell a submitter its promise.
+    Credits {
+        /// Whom.
+        peer: NodeId,
+        /// Jobs at a time.
+        slots: u32,
+    },
+    /// Run a job; [`Event::Ended`] follows.
+    Start {
+        /// Names this run; never used twice.
+        run: u64,
+        /// Whose job.
+        peer: NodeId,
+        /// Its number there.
+        job: JobId,
+    },
+    /// Tell a submitter that its job is not run.
+    Refuse {
+        /// Whom.
+        peer: NodeId,
+        /// Its number there.
+        job: JobId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Kill a run; nobody wants its result. [`Event::Ended`] follows.
+    Kill {
+        /// Number of [`Action::Start`].
+        run: u64,
+    },
+    /// Tell a submitter that its job is gone, because the owner is back.
+    Reclaimed {
+        /// Whom.
+        peer: NodeId,
+        /// Its number there.
+        job: JobId,
+    },
+}
+
+/// What a job does here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Held {
+    /// Waits for a slot, at most until then.
+    Queued { seq: u64, until: Option<Duration> },
+    /// Runs.
+    Running(u64),
+    /// Faulted; its slot waits for the next try.
+    Reserved { until: Duration },
+}
+
+#[derive(Debug, Default)]
+struct Submitter {
+    rtt: Duration,
+    demand: u32,
+    promised: u32,
+    /// What was promised before it was lowered, and when that was.
+    before: (u32, Duration),
+    jobs: BTreeMap<JobId, Held>,
+}
+
+impl Submitter {
+    fn held(&self) -> u32 {
+        self.jobs.len() as u32
+    }
+
+    fn running(&self) -> u32 {
+        self.jobs.values().filter(|held| !matches!(held, Held::Queued { .. })).count() as u32
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    peer: NodeId,
+    job: JobId,
+    /// Being killed: takes a slot until it is gone, but is nobody's job any more.
+    unwanted: bool,
+}
+
+/// Divides slots and admits jobs.
+#[derive(Debug)]
+pub struct Worker {
+    config: Config,
+    slots: u32,
+    submitters: BTreeMap<NodeId, Submitter>,
+    runs: BTreeMap<u64, Run>,
+    next_seq: u64,
+    turn: usize,
+    turned_at: Duration,
+}
+
+impl Worker {
+    /// A worker that gives no slots yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            slots: 0,
+            submitters: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            next_seq: 0,
+            turn: 0,
+            turned_at: Duration::ZERO,
+        }
+    }
+
+    /// Takes in what happened at `now` and appends what is to be done.
+    pub fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Slots(slots) => self.set_slots(now, slots),
+            Event::SubmitterUp { peer, rtt } => {
+                self.submitter_down(peer, actions);
+                if self.submitters.len() < SUBMITTERS_MAX {
+                    self.submitters.insert(peer, Submitter { rtt, ..Submitter::default() });
+                }
+            }
+            Event::SubmitterDown { peer } => self.submitter_down(peer, actions),
+            Event::Demand { peer, slots } => {
+                if let Some(submitter) = self.submitters.get_mut(&peer) {
+                    submitter.demand = slots;
+                }
+            }
+            Event::Arrived { peer, job } => self.arrived(now, peer, job, actions),
+            Event::Cancel { peer, job } => {
+                if let Some(submitter) = self.submitters.get_mut(&peer) {
+                    let held = submitter.jobs.remove(&job);
+                    self.unwanted(held, actions);
+                }
+            }
+            Event::Ended { run, faulted } => self.ended(now, run, faulted),
+            Event::Reclaim => self.reclaim(actions),
+            Event::Tick => self.turn(now),
+        }
+        self.expire(now, actions);
+        self.start(actions);
+        self.promise(now, actions);
+    }
+
+    /// When the next [`Event::Tick`] is due at the latest, if nothing else happens.
+    pub fn next_wake(&self) -> Option<Duration> {
+        let waits =
+            self.submitters.values().flat_map(|submitter| submitter.jobs.values()).filter_map(|held| match held {
+                Held::Queued { until, .. } => *until,
+                Held::Reserved { until } => Some(*until),
+                Held::Running(_) => None,
+            });
+        waits.chain(self.is_contested().then_some(self.turned_at + TURN)).min()
+    }
+
+    /// Slots that the machine gives now.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Runs that have not ended, those being killed included.
+    pub fn running(&self) -> u32 {
+        self.runs.len() as u32
+    }
+
+    /// Jobs of a submitter that wait or run here, and what it is promised.
+    pub fn share_of(&self, peer: NodeId) -> (u32, u32) {
+        self.submitters.get(&peer).map_or((0, 0), |submitter| (submitter.held(), submitter.promised))
+    }
+
+    fn set_slots(&mut self, now: Duration, slots: u32) {
+        if slots < self.slots {
+            // What waits was promised a slot that is gone.
+            for held in self.submitters.values_mut().flat_map(|submitter| submitter.jobs.values_mut()) {
+                if let Held::Queued { until, .. } = held {
+                    let soon = if slots == 0 { now } else { now + QUEUE_WAIT };
+                    *until = Some(until.map_or(soon, |until| until.min(soon)));
+                }
+            }
+        }
+        self.slots = slots;
+    }
+
+    fn submitter_down(&mut self, peer: NodeId, actions: &mut Vec<Action>) {
+        for held in self.submitters.remove(&peer).into_iter().flat_map(|submitter| submitter.jobs.into_values()) {
+            self.unwanted(Some(held), actions);
+        }
+    }
+
+    fn unwanted(&mut self, held: Option<Held>, actions: &mut Vec<Action>) {
+        if let Some(Held::Running(run)) = held {
+            self.runs.get_mut(&run).expect("a running job has a run").unwanted = true;
+            actions.push(Action::Kill { run });
+        }
+    }
+
+    fn arrived(&mut self, now: Duration, peer: NodeId, job: JobId, actions: &mut Vec<Action>) {
+        let slots = self.slots;
+        let Some(submitter) = self.submitters.get_mut(&peer) else {
+            return actions.push(Action::Refuse { peer, job, reason: Reason::NoFreeSlot });
+        };
+        let held = submitter.held();
+        let until = match submitter.jobs.get(&job) {
+            Some(Held::Reserved { .. }) => Some(None),
+            // The number is in use: a fault of the submitter, which must not reach the job that has it.
+            Some(_) => return,
+            None if slots == 0 || held as usize >= JOBS_PER_PEER_MAX => None,
+            None if held < submitter.promised => Some(None),
+            None if held < submitter.before.0 && now < submitter.before.1 + REVOKE_GRACE => {
+                Some(Some(now + QUEUE_WAIT))
+            }
+            None => None,
+        };
+        match until {
+            Some(until) => {
+                submitter.jobs.insert(job, Held::Queued { seq: self.next_seq, until });
+                self.next_seq += 1;
+            }
+            None => actions.push(Action::Refuse { peer, job, reason: Reason::NoFreeSlot }),
+        }
+    }
+
+    fn ended(&mut self, now: Duration, run: u64, faulted: bool) {
+        let Some(run) = self.runs.remove(&run) else { return };
+        let Some(submitter) = self.submitters.get_mut(&run.peer).filter(|_| !run.unwanted) else { return };
+        if faulted {
+            submitter.jobs.insert(run.job, Held::Reserved { until: now + FAULT_HOLD });
+        } else {
+            submitter.jobs.remove(&run.job);
+        }
+    }
+
+    fn reclaim(&mut self, actions: &mut Vec<Action>) {
+        let peers: Vec<NodeId> = self.submitters.keys().copied().collect();
+        for peer in peers {
+            let submitter = self.submitters.get_mut(&peer).expect("listed above");
+            for (job, held) in std::mem::take(&mut submitter.jobs) {
+                self.unwanted(Some(held), actions);
+                actions.push(Action::Reclaimed { peer, job });
+            }
+        }
+    }
+
+    fn turn(&mut self, now: Duration) {
+        if !self.is_contested() {
+            self.turned_at = now;
+        } else if now >= self.turned_at + TURN {
+            self.turned_at = now;
+            self.turn = self.turn.wrapping_add(1);
+        }
+    }
+
+    /// More is wanted than there is, by more than one.
+    fn is_contested(&self) -> bool {
+        let wanting = self.submitters.values().filter(|submitter| submitter.demand > 0);
+        wanting.clone().count() > 1 && wanting.clone().any(|submitter| submitter.demand > submitter.promised)
+    }
+
+    fn expire(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for (peer, submitter) in &mut self.submitters {
+            submitter.jobs.retain(|job, held| match *held {
+                Held::Queued { until: Some(until), .. } if now >= until => {
+                    actions.push(Action::Refuse { peer: *peer, job: *job, reason: Reason::NoFreeSlot });
+                    false
+                }
+                Held::Reserved { until } => now < until,
+                _ => true,
+            });
+        }
+    }
+
+    /// Gives free slots to waiting jobs: of the submitter with the fewest running ones, then the oldest.
+    fn start(&mut self, actions: &mut Vec<Action>) {
+        loop {
+            let reserved = |submitter: &Submitter| {
+                submitter.jobs.values().filter(|held| matches!(held, Held::Reserved { .. })).count()
+            };
+            let taken = self.runs.len() + self.submitters.values().map(reserved).sum::<usize>();
+            if taken >= self.slots as usize {
+                return;
+            }
+            let oldest = |submitter: &Submitter| {
+                let queued = submitter.jobs.iter().filter_map(|(job, held)| match held {
+                    Held::Queued { seq, .. } => Some((*seq, *job)),
+                    _ => None,
+                });
+                queued.min()
+            };
+            let next = self.submitters.iter().filter_map(|(peer, submitter)| {
+                let (seq, job) = oldest(submitter)?;
+                Some((submitter.running(), seq, *peer, job))
+            });
+            let Some((_, run, peer, job)) = next.min() else { return };
+            // Arrivals are numbered once, and each is started at most once: the same number names the run.
+            self.runs.insert(run, Run { peer, job, unwanted: false });
+            self.submitters.get_mut(&peer).expect("found above").jobs.insert(job, Held::Running(run));
+            actions.push(Action::Start { run, peer, job });
+        }
+    }
+
+    /// One job in hand for a distant submitter that wants more than it has.
+    fn ahead(&self, submitter: &Submitter, promise: u32) -> u32 {
+        let far = self.config.ahead_rtt.is_some_and(|rtt| submitter.rtt >= rtt);
+        u32::from(far && promise > 0 && submitter.demand > promise)
+    }
+
+    /// Recomputes all promises and tells those that changed.
+    fn promise(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let demands: Vec<u32> = self.submitters.values().map(|submitter| submitter.demand.min(self.slots)).collect();
+        let held: Vec<u32> = self.submitters.values().map(Submitter::held).collect();
+        let fair = max_min(self.slots, &demands, self.turn);
+        let ahead: Vec<u32> = self.submitters.values().zip(&fair).map(|(it, fair)| self.ahead(it, *fair)).collect();
+        // Jobs beyond a share that became smaller still take slots: those are promised when they are free. A job in hand
+        // is no such, or the near would pay for the far.
+        let kept = |i: usize| if held[i] > fair[i] + ahead[i] { held[i] } else { held[i].min(fair[i]) };
+        let kept: Vec<u32> = (0..held.len()).map(kept).collect();
+        let free = self.slots.saturating_sub(kept.iter().sum());
+        let reach = level(free, &fair, &kept, self.turn);
+        let mut promises: Vec<u32> = fair.iter().zip(&reach).map(|(fair, reach)| *fair.min(reach)).collect();
+        // An idle submitter has one credit as long as nobody wants it: its first job needs no round trip.
+        let taken: u32 = promises.iter().zip(&held).map(|(promise, held)| promise.max(held)).sum();
+        let mut spare = self.slots.saturating_sub(taken);
+        let count = promises.len();
+        for i in (0..count).map(|i| (i + self.turn) % count) {
+            if spare > 0 && demands[i] == 0 && held[i] == 0 {
+                promises[i] = 1;
+                spare -= 1;
+            }
+        }
+        for (((peer, submitter), promise), ahead) in self.submitters.iter_mut().zip(promises).zip(ahead) {
+            let promise = if promise > 0 { promise + ahead } else { 0 };
+            if promise != submitter.promised {
+                let in_grace = now < submitter.before.1 + REVOKE_GRACE;
+                if promise < submitter.promised {
+                    let before = submitter.promised.max(if in_grace { submitter.before.0 } else { 0 });
+                    submitter.before = (before, now);
+                }
+                submitter.promised = promise;
+                actions.push(Action::Credits { peer: *peer, slots: promise });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId([n; 32])
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    struct Lab {
+        worker: Worker,
+        now: Duration,
+    }
+
+    impl Lab {
+        fn new(slots: u32, submitters: u8) -> Self {
+            let mut lab = Self { worker: Worker::new(Config::default()), now: ms(0) };
+            lab.on(Event::Slots(slots));
+            (1..=submitters).for_each(|n| drop(lab.on(Event::SubmitterUp { peer: id(n), rtt: ms(1) })));
+            lab
+        }
+
+        fn on(&mut self, event: Event) -> Vec<Action> {
+            let mut actions = Vec::new();
+            self.worker.handle(self.now, event, &mut actions);
+            actions
+        }
+
+        fn demand(&mut self, n: u8, slots: u32) -> Vec<Action> {
+            self.on(Event::Demand { peer: id(n), slots })
+        }
+
+        fn arrive(&mut self, n: u8, job: u64) -> Vec<Action> {
+            self.on(Event::Arrived { peer: id(n), job: JobId(job) })
+        }
+
+        fn promised(&self, n: u8) -> u32 {
+            self.worker.share_of(id(n)).1
+        }
+    }
+
+    fn refusal(n: u8, job: u64) -> Action {
+        Action::Refuse { peer: id(n), job: JobId(job), reason: Reason::NoFreeSlot }
+    }
+
+    #[test]
+    fn an_idle_submitter_has_one_credit_until_somebody_wants_it() {
+        let mut lab = Lab::new(4, 2);
+        assert_eq!((lab.promised(1), lab.promised(2)), (1, 1));
+        lab.demand(1, 100);
+        assert_eq!((lab.promised(1), lab.promised(2)), (4, 0));
+        lab.demand(2, 100);
+        assert_eq!((lab.promised(1), lab.promised(2)), (2, 2));
+    }
+
+    #[test]
+    fn a_newcomer_is_promised_what_the_first_one_really_leaves() {
+        let mut lab = Lab::new(4, 2);
+        lab.demand(1, 100);
+        (0..4).for_each(|job| assert_eq!(lab.arrive(1, job).len(), 1));
+        lab.demand(2, 100);
+        assert_eq!((lab.promised(1), lab.promised(2)), (2, 0));
+        for run in 0..2 {
+            lab.on(Event::Ended { run, faulted: false });
+            assert_eq!((lab.promised(1), lab.promised(2)), (2, run as u32 + 1));
+        }
+    }
+
+    #[test]
+    fn a_job_sent_before_a_revocation_was_read_waits_a_little_and_is_then_refused() {
+        let mut lab = Lab::new(2, 2);
+        lab.demand(1, 2);
+        lab.arrive(1, 0);
+        lab.demand(2, 2);
+        assert_eq!((lab.promised(1), lab.promised(2)), (1, 1));
+        assert_eq!(lab.arrive(2, 7), [Action::Start { run: 1, peer: id(2), job: JobId(7) }]);
+        assert_eq!(lab.arrive(1, 1), [], "it was promised two until just now");
+        assert_eq!(lab.worker.running(), 2);
+        lab.now = lab.worker.next_wake().unwrap();
+        assert_eq!(lab.on(Event::Tick), [refusal(1, 1)]);
+        lab.now += REVOKE_GRACE;
+        assert_eq!(lab.arrive(1, 2), [refusal(1, 2)], "by now it knows");
+    }
+
+    #[test]
+    fn the_owner_taking_the_machine_back_leaves_nothing_running_and_nothing_waiting() {
+        let mut lab = Lab::new(1, 1);
+        lab.demand(1, 4);
+        lab.arrive(1, 0);
+        let actions = lab.on(Event::Slots(0));
+        assert_eq!(actions, [Action::Credits { peer: id(1), slots: 0 }]);
+        assert_eq!(lab.on(Event::Reclaim), [Action::Kill { run: 0 }, Action::Reclaimed { peer: id(1), job: JobId(0) }]);
+        assert_eq!(lab.arrive(1, 1), [refusal(1, 1)]);
+        lab.on(Event::Ended { run: 0, faulted: false });
+        assert_eq!(lab.worker.running(), 0);
+    }
+
+    #[test]
+    fn a_cancelled_run_takes_its_slot_until_it_is_gone() {
+        let mut lab = Lab::new(1, 1);
+        lab.demand(1, 4);
+        lab.arrive(1, 0);
+        assert_eq!(lab.on(Event::Cancel { peer: id(1), job: JobId(0) }), [Action::Kill { run: 0 }]);
+        assert_eq!(lab.arrive(1, 1), [], "promised, but waits");
+        let actions = lab.on(Event::Ended { run: 0, faulted: false });
+        assert_eq!(actions, [Action::Start { run: 1, peer: id(1), job: JobId(1) }]);
+    }
+
+    #[test]
+    fn a_faulted_job_keeps_its_slot_for_the_next_try_but_not_for_ever() {
+        let mut lab = Lab::new(1, 2);
+        lab.demand(1, 1);
+        lab.arrive(1, 0);
+        lab.demand(2, 1);
+        lab.on(Event::Ended { run: 0, faulted: true });
+        let actions = lab.arrive(1, 0);
+        assert_eq!(actions, [Action::Start { run: 1, peer: id(1), job: JobId(0) }]);
+        lab.on(Event::Ended { run: 1, faulted: true });
+        lab.now = lab.worker.next_wake().unwrap();
+        lab.on(Event::Tick);
+        assert_eq!(lab.worker.share_of(id(1)).0, 0);
+    }
+
+    #[test]
+    fn the_odd_slot_goes_round() {
+        let mut lab = Lab::new(1, 3);
+        (1..=3).for_each(|n| drop(lab.demand(n, 5)));
+        let mut seen = [0; 3];
+        for _ in 0..9 {
+            (1..=3).for_each(|n| seen[n as usize - 1] += lab.promised(n));
+            lab.now = lab.worker.next_wake().unwrap();
+            lab.on(Event::Tick);
+        }
+        assert_eq!(seen, [3, 3, 3]);
+    }
+
+    #[test]
+    fn a_distant_submitter_may_have_one_job_in_hand() {
+        let mut lab = Lab::new(1, 0);
+        lab.on(Event::SubmitterUp { peer: id(1), rtt: ms(20) });
+        lab.demand(1, 9);
+        assert_eq!(lab.promised(1), 2);
+        assert_eq!(lab.arrive(1, 0).len(), 1);
+        assert_eq!(lab.arrive(1, 1), []);
+        assert_eq!(lab.worker.running(), 1);
+    }
+
+    #[test]
+    fn a_number_in_use_does_not_disturb_the_job_that_has_it() {
+        let mut lab = Lab::new(2, 1);
+        lab.demand(1, 2);
+        lab.arrive(1, 0);
+        assert_eq!(lab.arrive(1, 0), []);
+        assert_eq!(lab.worker.running(), 1);
+    }
+}

@@ -1,0 +1,195 @@
+//! Why a job ran where it ran. Stable strings: the command line, the window, JSON and tests use the same.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// What class a reason belongs to; decides whether the user can avoid it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Cannot be distributed by nature.
+    Only,
+    /// An option of the command prevents it.
+    Flag,
+    /// The toolchain is not (yet) usable elsewhere.
+    Toolchain,
+    /// The pool has no room or nobody in it.
+    Pool,
+    /// Somebody chose so.
+    Choice,
+    /// Something failed.
+    Failure,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $class:ident, $remedy:literal;)*) => {
+        /// Why a job ran locally, was tried again, or was refused.
+        #[derive(Clone, PartialEq, Eq, Debug, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)*
+            /// The option named here is not known to be safe to send.
+            UnsupportedFlag(String),
+        }
+
+        impl Reason {
+            /// Every reason that carries no argument.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant),*];
+
+            /// The stable code without its argument.
+            pub fn code(&self) -> &'static str {
+                match self {
+                    $(Reason::$variant => $code,)*
+                    Reason::UnsupportedFlag(_) => "unsupported-flag",
+                }
+            }
+
+            /// The class that the code belongs to.
+            pub fn class(&self) -> Class {
+                match self {
+                    $(Reason::$variant => Class::$class,)*
+                    Reason::UnsupportedFlag(_) => Class::Flag,
+                }
+            }
+
+            /// One sentence: what it means and what the user can do.
+            pub fn sentence(&self) -> &'static str {
+                match self {
+                    $(Reason::$variant => $remedy,)*
+                    Reason::UnsupportedFlag(_) =>
+                        "this option could name a file or depend on this machine; report it if it cannot",
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No `-c` and no `-S`.
+    Link = "link", Only, "only this machine can link";
+    /// `-E`, `-M`, `-MM`, `-fsyntax-only` and their like.
+    PreprocessOnly = "preprocess-only", Only, "it only preprocesses or checks; that is faster here";
+    /// Assembler sources that include others in ways that cannot be predicted.
+    AssembleUnsafe = "assemble-with-cpp-unsafe", Only, "assembling is cheap and is done here";
+    /// `-o -`, or output to a terminal or pipe.
+    OutputToStdout = "output-to-stdout", Only, "its output goes to standard output";
+    /// The source comes from standard input.
+    SourceFromStdin = "source-from-stdin", Only, "its source comes from standard input";
+    /// Several inputs with one output, or with messages that the driver may say only once.
+    MultipleSources = "multiple-sources", Only, "several sources with one output or with messages are compiled in one go";
+    /// `-v`, `--version`, `-print-*`, `-dumpmachine`, `-###`.
+    QueryInvocation = "query-invocation", Only, "it asks the compiler a question and compiles nothing";
+    /// A configure, CMake or Meson probe.
+    Probe = "probe", Only, "a configure step's tiny test program; faster here";
+    /// Makes a precompiled header.
+    PchCreate = "pch-create", Only, "precompiled headers are made here";
+    /// C++20 modules.
+    ModuleScan = "module-scan", Only, "modules are compiled here";
+    /// A language that Potluck does not send.
+    UnsupportedLanguage = "unsupported-language", Only, "only C, C++ and Objective-C are sent";
+    /// Not a compiler that Potluck knows.
+    UnsupportedCompiler = "unsupported-compiler", Only, "only gcc and clang are sent";
+    /// A mistake in the command line, a missing source or output folder: the compiler itself shall say so.
+    BadCommand = "bad-command", Only, "the compiler itself reports what is wrong with the command";
+    /// The existing output is a link, has several links or is no regular file.
+    SpecialOutput = "special-output", Only, "the existing output is a link or no ordinary file";
+    /// `-march=native` that could not be resolved.
+    MarchNative = "march-native", Flag, "depends on this CPU; name the CPU, for example -march=x86-64-v3";
+    /// Profile data that cannot be sent.
+    ProfileData = "profile-data", Flag, "profile data could not be named exactly";
+    /// Compiler plugins.
+    Plugin = "plugin", Flag, "compiler plugins run here";
+    /// `__DATE__`, `__TIME__` where the worker's clock would show.
+    TimeMacro = "time-macro", Flag, "uses __DATE__ or __TIME__ with a compiler that ignores SOURCE_DATE_EPOCH; set it or remove them";
+    /// A path under /tmp, /proc, /dev, /sys or /run.
+    PathOutsideRoot = "path-outside-root", Flag, "uses files under /tmp, /proc, /dev or /sys, which are private to each job; move the tree elsewhere";
+    /// An environment variable that steers the compiler in a way that cannot be sent.
+    Environment = "environment", Flag, "an environment variable steers this compiler in a way that is not sent";
+    /// Being packed for the first time.
+    ToolchainPacking = "toolchain-packing", Toolchain, "the compiler is being packed; the next jobs will travel";
+    /// On no worker yet.
+    ToolchainNotSynced = "toolchain-not-synced", Toolchain, "the compiler is not on the other machines yet; potluck toolchain sync";
+    /// A part of it could not be found.
+    ToolchainIncomplete = "toolchain-incomplete", Toolchain, "a part of the compiler was not found; potluck toolchain list tells which";
+    /// The worker does not accept toolchains of this submitter.
+    ToolchainUntrusted = "toolchain-untrusted", Toolchain, "the other machine does not take compilers from this one";
+    /// Did not reproduce the probe's bytes, or did not report every fault.
+    ToolchainUnverified = "toolchain-unverified", Toolchain, "the compiler did not reproduce its probe on the other machine; potluck toolchain verify";
+    /// Not a member of a team.
+    NoTeam = "no-team", Pool, "this PC is in no team; potluck team create or potluck team join";
+    /// Nobody reachable.
+    NoPeers = "no-peers", Pool, "no other machine can be reached; potluck doctor tells why";
+    /// Everybody busy.
+    NoFreeSlot = "no-free-slot", Pool, "all machines were busy";
+    /// No worker of this architecture.
+    ArchMismatch = "arch-mismatch", Pool, "no machine of this architecture is in the pool";
+    /// Protocols without a common version.
+    VersionMismatch = "version-mismatch", Pool, "the other machine's Potluck is too old or too new";
+    /// The worker's user came back; tried again elsewhere.
+    PeerReclaimed = "peer-reclaimed", Pool, "the other machine was taken back by its user";
+    /// The worker was lost; tried again elsewhere.
+    PeerLost = "peer-lost", Pool, "the connection to the other machine was lost";
+    /// The link is too slow.
+    SlowLink = "slow-link", Pool, "the network is too slow for this job";
+    /// Few jobs: this PC is faster.
+    FasterHere = "faster-here", Choice, "fewer files than free cores here";
+    /// Too small to be worth it.
+    TooSmall = "too-small", Choice, "too small to be worth sending";
+    /// The second copy here finished first.
+    RaceWonHere = "race-won-here", Choice, "a second copy here was faster";
+    /// `POTLUCK_DISABLE`.
+    DisabledByEnv = "disabled-by-env", Choice, "POTLUCK_DISABLE is set";
+    /// A setting of the user or the team.
+    Policy = "policy", Choice, "a setting keeps it here";
+    /// No sandbox anywhere.
+    SandboxUnavailable = "sandbox-unavailable", Choice, "no machine has a sandbox that can run it";
+    /// Failed there, worked here.
+    RemoteErrorLocalOk = "remote-error-local-ok", Failure, "failed on the other machine, but not here: please report it";
+    /// Failed there and here: the user's own error.
+    RemoteErrorLocalError = "remote-error-local-error", Failure, "the source has an error; it is shown from a compile here";
+    /// Faults did not end.
+    FaultLimit = "fault-limit", Failure, "needed files that could not be predicted or sent";
+    /// A worker asked for a path that it may not have.
+    FaultRefused = "fault-refused", Failure, "needed a file outside the project and the compiler";
+    /// An input changed while the job ran.
+    InputChanged = "input-changed", Failure, "a source file changed during the compile";
+    /// The worker's outputs broke a rule.
+    BadOutput = "bad-output", Failure, "the other machine returned outputs that it must not";
+    /// The job hit a time limit.
+    Timeout = "timeout", Failure, "took longer than a job may";
+    /// The job hit another limit of the worker.
+    LimitHit = "limit-hit", Failure, "needed more than a job may take on another machine";
+    /// Disk full, there or here.
+    DiskFull = "disk-full", Failure, "no disk space left";
+    /// The worker ran out of memory.
+    OutOfMemory = "out-of-memory", Failure, "needed more memory than the other machine could spare";
+    /// Something in Potluck failed.
+    Internal = "internal", Failure, "something failed inside Potluck; potluck log tells what";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::UnsupportedFlag(flag) => write!(f, "unsupported-flag:{flag}"),
+            other => f.write_str(other.code()),
+        }
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let mut codes: Vec<_> = Reason::ALL.iter().map(Reason::code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Reason::ALL.len());
+    }
+}

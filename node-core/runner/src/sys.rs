@@ -1,0 +1,181 @@
+//! The system calls that rustix does not wrap, each behind a safe function, and small helpers around descriptors.
+//! No policy here.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+/// Which side of a `fork` this is.
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the child's id.
+    Parent(Pid),
+}
+
+/// Turns the last `errno` into an error when `result` is negative.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// `fork` with namespace flags. The caller must be single-threaded: the child goes on with all of Rust's runtime.
+pub fn fork(namespaces: libc::c_int) -> io::Result<Fork> {
+    let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
+    // SAFETY: no CLONE_VM and no new stack, so this is a fork; the process has one thread (the runner starts none), so
+    // no lock can be held by a thread that does not exist in the child. The last three arguments are ignored.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    Ok(match Pid::from_raw(pid as i32) {
+        Some(pid) => Fork::Parent(pid),
+        None => Fork::Child,
+    })
+}
+
+/// Leaves the current namespaces for new ones.
+pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: only namespaces are unshared (no CLONE_FILES, CLONE_VM), which changes no memory.
+    check(libc::c_long::from(unsafe { libc::unshare(flags) })).map(drop)
+}
+
+/// Adds `attributes` (`MOUNT_ATTR_*`) to one mount; never removes any, so that locked flags stay.
+pub fn mount_add_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is an empty C string, `attr` outlives the call and its size is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Closes every descriptor from 3 on that is not in `keep`.
+pub fn close_all_except(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter(|fd| **fd >= 3).map(|fd| *fd as u32).collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep {
+        if fd > from {
+            close_range(from, fd - 1, 0);
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX, 0);
+}
+
+/// Marks every descriptor from 3 on as closed by exec.
+pub fn close_all_on_exec() {
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) {
+    // SAFETY: called where no owner of these descriptors will use or close them again (right after fork or start).
+    // Fails only for a bad range.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+}
+
+/// Blocks `signals` and returns a descriptor that becomes readable when one arrives.
+pub fn signal_fd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
+    // SAFETY: sigset_t is plain data that sigemptyset initialises; all pointers are to locals.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        check(libc::c_long::from(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut())))?;
+        let fd = check(libc::c_long::from(libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// The signal state that a freshly logged-in shell gives a program: nothing blocked, nothing ignored.
+pub fn reset_signals() {
+    // SAFETY: sets default dispositions and an empty mask; there is no other thread.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+        for signal in 1..libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Runs only when nobody else wants the CPU: SCHED_IDLE, nice 19, idle disk class.
+pub fn be_idle() -> io::Result<()> {
+    /// `IOPRIO_CLASS_IDLE << IOPRIO_CLASS_SHIFT`
+    const IOPRIO_IDLE: libc::c_long = 3 << 13;
+    /// `IOPRIO_WHO_PROCESS`
+    const WHO_PROCESS: libc::c_long = 1;
+    // SAFETY: plain calls on the calling process; `param` outlives the call.
+    unsafe {
+        check(libc::c_long::from(libc::setpriority(libc::PRIO_PROCESS, 0, 19)))?;
+        let param: libc::sched_param = std::mem::zeroed();
+        check(libc::c_long::from(libc::sched_setscheduler(0, libc::SCHED_IDLE, &param)))?;
+        check(libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, IOPRIO_IDLE)).map(drop)
+    }
+}
+
+/// Sends a signal to every process that this one may signal, itself and the init of the pid namespace excepted.
+/// False if there is none.
+pub fn signal_everyone(signal: libc::c_int) -> bool {
+    // SAFETY: kill has no memory effects. Only ever called by the init of a job, whose pid namespace is the job.
+    unsafe { libc::kill(-1, signal) == 0 }
+}
+
+/// CPU time and largest resident size.
+#[derive(Clone, Copy, Default)]
+pub struct Usage {
+    /// User CPU in microseconds.
+    pub user_us: u64,
+    /// System CPU in microseconds.
+    pub system_us: u64,
+    /// Largest resident size of one process in bytes.
+    pub max_rss_bytes: u64,
+}
+
+/// What this process (`false`) or all its reaped descendants (`true`) used.
+pub fn usage(children: bool) -> Usage {
+    // SAFETY: rusage is plain data; getrusage fills it and fails only for a bad `who`.
+    let raw = unsafe {
+        let mut raw: libc::rusage = std::mem::zeroed();
+        libc::getrusage(if children { libc::RUSAGE_CHILDREN } else { libc::RUSAGE_SELF }, &mut raw);
+        raw
+    };
+    let us = |t: libc::timeval| (t.tv_sec as u64) * 1_000_000 + t.tv_usec as u64;
+    Usage { user_us: us(raw.ru_utime), system_us: us(raw.ru_stime), max_rss_bytes: (raw.ru_maxrss as u64) << 10 }
+}
+
+/// Ends the process without running destructors or exit handlers: for children of `fork`.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns, touches nothing.
+    unsafe { libc::_exit(code) }
+}
+
+/// Writes a small file in one write, as /proc wants it.
+pub fn write_file(path: &str, text: &str) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+/// Takes over a descriptor that this program was started with.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD on a number is harmless; if the descriptor is not open, this fails and nothing is taken.
+    check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }))?;
+    // SAFETY: it is open and, by the runner's contract with its starter, used by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes `fd` the descriptor `number`.
+pub fn install(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: 0, 1 and 2 are owned by nobody in this program.
+    let done = unsafe { if raw == number { libc::fcntl(raw, libc::F_SETFD, 0) } else { libc::dup2(raw, number) } };
+    check(libc::c_long::from(done)).map(drop)
+}

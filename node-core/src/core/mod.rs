@@ -1,0 +1,346 @@
+//! The node's one loop. Everything that can wake a node is an `Event`; everything that a node knows is in `Core`.
+//! One thread takes events in batches, so that nothing here needs a lock, and the tree is looked at once a batch.
+//!
+//! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
+//! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
+//! `finish`: results, faults, outputs. `view`: what is shown of all that.
+
+mod compilers;
+mod finish;
+mod peers;
+mod serve;
+mod submit;
+mod understood;
+mod view;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use potluck_model::ids::{JobId, NodeId};
+use potluck_model::place::{self, Arch};
+use potluck_model::reason::Reason;
+use potluck_wire::ipc;
+use potluck_wire::pool::{Chunk, frame};
+use tokio::sync::{mpsc, watch};
+
+use crate::dirs::Dirs;
+use crate::guest::{GuestEvent, GuestSettings, Served};
+use crate::membership::Membership;
+use crate::transport::link::Link;
+use crate::tree::Tree;
+
+/// How a node was started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folders.
+    pub dirs: Dirs,
+    /// Name shown to others.
+    pub name: String,
+    /// Slots given to others; None: does not serve.
+    pub serve: Option<u32>,
+    /// Why it does not serve although it was told to: the sandbox's sentence.
+    pub not_serving: Option<String>,
+    /// The sandbox's self-test, line by line.
+    pub sandbox_report: String,
+    /// Compiles that run here at a time.
+    pub local_slots: u32,
+    /// Compiles that could travel and may run here all the same; 0 keeps them off this PC.
+    pub local_compiles: u32,
+    /// Use /dev/fuse if it is there.
+    pub allow_fuse: bool,
+    /// Bytes of one submitter's mirror.
+    pub quota_bytes: u64,
+    /// Address that peers are told.
+    pub listen: SocketAddr,
+}
+
+/// Where the answers to one wrapper go.
+pub type Replies = mpsc::UnboundedSender<ipc::Reply>;
+/// Number of a wrapper's or command line's connection.
+pub type ConnId = u64;
+
+/// Everything that can wake a node.
+pub enum Event {
+    /// A wrapper asks.
+    Compile(ConnId, Box<ipc::Compile>, Replies),
+    /// A wrapper ran a compiler without asking.
+    Notice(String),
+    /// A management call.
+    Api(ConnId, String, Replies),
+    /// A local connection ended: the wrapper, or the compiler that held its slot.
+    Gone(ConnId),
+    /// How a compile ended here that had failed elsewhere.
+    LocalEnded(ConnId, i32),
+    /// A link stands.
+    LinkUp(Box<Link>),
+    /// A link ended.
+    LinkDown(NodeId, u64),
+    /// A frame came.
+    Frame(NodeId, u64, frame::Kind),
+    /// A bulk chunk came.
+    Chunk(NodeId, u64, Chunk),
+    /// A peer is being dialled.
+    Dialing(NodeId),
+    /// A guest did something.
+    Guest(GuestEvent),
+    /// A compiler was found, packed or asked.
+    Compiler(compilers::Found),
+    /// `-M` ran for a job.
+    Depended(JobId, Option<Vec<Vec<u8>>>),
+    /// A large content was read and sent, or could not be.
+    Uploaded(NodeId, u64, potluck_model::ids::Digest, Result<u64, String>),
+    /// Time passed.
+    Tick,
+    /// End the node.
+    Quit,
+}
+
+/// Totals since the node's start; every number that `status` shows.
+#[derive(Default, Clone, serde::Serialize)]
+pub struct Totals {
+    /// Jobs whose outputs came from a peer.
+    pub remote: u64,
+    /// Jobs that ran here, by reason.
+    pub local: HashMap<String, u64>,
+    /// Runs that ended by themselves on workers, by what became of them: `used`, `faulted`, `void`, or a reason. Their sum
+    /// is what the workers' own logs count.
+    pub runs: BTreeMap<String, u64>,
+    /// Touched poisons that jobs were run again for.
+    pub faults: u64,
+    /// Runs beyond the first of a job.
+    pub retries: u64,
+    /// Results that nobody waited for any more: second copies, cancelled jobs.
+    pub void: u64,
+    /// Jobs that a worker refused.
+    pub refusals: u64,
+    /// Of them, because the mirror was not what the job needed.
+    pub version_refusals: u64,
+    /// Jobs that failed elsewhere and not here.
+    pub differing: u64,
+    /// Paths that a worker asked for and must not have.
+    pub fault_refusals: u64,
+    /// Outputs or lists of workers that broke a rule.
+    pub bad_outputs: u64,
+    /// Bytes sent to peers, before TLS.
+    pub bytes_up: u64,
+    /// Bytes received.
+    pub bytes_down: u64,
+}
+
+/// What a peer did since the node's start that no honest one does.
+#[derive(Default, Clone, serde::Serialize)]
+pub struct Marks {
+    /// Results with outputs or lists that broke a rule.
+    pub bad_output: u64,
+    /// Paths that it asked for and must not have.
+    pub fault_refused: u64,
+    /// The last of them, for people.
+    pub last: String,
+}
+
+/// The node.
+pub struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) started: Instant,
+    pub(crate) tree: Tree,
+    pub(crate) submitter: place::Submitter,
+    pub(crate) worker: place::Worker,
+    pub(crate) asks: HashMap<u64, submit::Ask>,
+    pub(crate) jobs: HashMap<JobId, submit::Job>,
+    pub(crate) conns: HashMap<ConnId, submit::Conn>,
+    pub(crate) next_job: u64,
+    pub(crate) compilers: compilers::State,
+    pub(crate) understood: understood::Understood,
+    pub(crate) peers: HashMap<NodeId, peers::Peer>,
+    pub(crate) next_link: u64,
+    /// Peers with a link, for the dialler: an address whose node is linked otherwise is not dialled.
+    pub(crate) linked: watch::Sender<HashSet<NodeId>>,
+    pub(crate) probes: HashMap<JobId, peers::ProbeRun>,
+    pub(crate) guests: serve::Guests,
+    pub(crate) totals: Totals,
+    /// Members only, so there are not many.
+    pub(crate) marks: HashMap<NodeId, Marks>,
+    pub(crate) records: VecDeque<view::Record>,
+    pub(crate) served: VecDeque<Served>,
+    pub(crate) served_jobs: u64,
+    pub(crate) watchers: Vec<view::Watcher>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) dial: mpsc::UnboundedSender<String>,
+    /// Asks that wait for the first worker to have their toolchain.
+    pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
+    pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
+    actions: Vec<place::Action>,
+    quit: bool,
+}
+
+/// The processor family of this machine.
+pub fn own_arch() -> Arch {
+    Arch::from_name(std::env::consts::ARCH)
+}
+
+impl Core {
+    /// A node that knows nothing yet.
+    pub fn new(
+        settings: Settings,
+        membership: Arc<Membership>,
+        events: mpsc::UnboundedSender<Event>,
+        dial: mpsc::UnboundedSender<String>,
+        addresses: Vec<String>,
+    ) -> Self {
+        let me = membership.identity().id();
+        let config = place::Config {
+            arch: own_arch(),
+            local_slots: settings.local_slots,
+            local_compiles: settings.local_compiles,
+            ..place::Config::default()
+        };
+        let guest_settings = GuestSettings {
+            mirrors: settings.dirs.cache.join("mirrors"),
+            quota_bytes: settings.quota_bytes,
+            limits: potluck_model::limits::JobLimits::default(),
+            allow_fuse: settings.allow_fuse,
+        };
+        let mut core = Self {
+            compilers: compilers::State::new(&settings.dirs),
+            understood: understood::Understood::default(),
+            submitter: place::Submitter::new(me, config),
+            worker: place::Worker::new(place::WorkerConfig::default()),
+            guests: serve::Guests::new(guest_settings, events.clone()),
+            settings,
+            membership,
+            events,
+            runtime: tokio::runtime::Handle::current(),
+            started: Instant::now(),
+            tree: Tree::new(),
+            asks: HashMap::new(),
+            jobs: HashMap::new(),
+            conns: HashMap::new(),
+            next_job: 1,
+            peers: HashMap::new(),
+            next_link: 1,
+            linked: watch::Sender::default(),
+            probes: HashMap::new(),
+            totals: Totals::default(),
+            marks: HashMap::new(),
+            records: VecDeque::new(),
+            served: VecDeque::new(),
+            served_jobs: 0,
+            watchers: Vec::new(),
+            addresses,
+            dial,
+            waiting_tools: HashMap::new(),
+            predictions: HashMap::new(),
+            actions: Vec::new(),
+            quit: false,
+        };
+        let slots = if core.settings.not_serving.is_none() { core.settings.serve.unwrap_or(0) } else { 0 };
+        core.work(place::WorkerEvent::Slots(slots));
+        core
+    }
+
+    /// The peers that there are links with.
+    pub fn linked(&self) -> watch::Receiver<HashSet<NodeId>> {
+        self.linked.subscribe()
+    }
+
+    /// Runs until told to quit.
+    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+        let (mut batch, mut last) = (Vec::new(), 0);
+        loop {
+            let wake = [self.submitter.next_wake(), self.worker.next_wake()].into_iter().flatten().min();
+            let idle = Duration::from_secs(1);
+            let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
+            let _ = tokio::time::timeout(wait, events.recv_many(&mut batch, 256)).await;
+            // Whoever is ready to speak joins this batch: the tree is then looked at once for all of them. Not where the
+            // last one had a single event: then nobody else speaks, and asking the kernel costs more than it saves.
+            if batch.len() + last > 2 {
+                tokio::task::yield_now().await;
+            }
+            while batch.len() < 1024
+                && let Ok(event) = events.try_recv()
+            {
+                batch.push(event);
+            }
+            last = batch.len();
+            self.tree.begin_batch();
+            for event in batch.drain(..) {
+                self.take(event);
+            }
+            self.place(place::Event::Tick);
+            self.work(place::WorkerEvent::Tick);
+            if self.quit {
+                return;
+            }
+        }
+    }
+
+    /// Time since the start: the clock of the state machines.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Compile(conn, compile, replies) => self.compile(conn, *compile, replies),
+            Event::Notice(reason) => *self.totals.local.entry(reason).or_default() += 1,
+            Event::Api(conn, json, replies) => self.api(conn, &json, replies),
+            Event::Gone(conn) => self.conn_gone(conn),
+            Event::LocalEnded(conn, exit) => self.local_ended(conn, exit),
+            Event::LinkUp(link) => self.link_up(*link),
+            Event::LinkDown(peer, link) => self.link_down(peer, link),
+            Event::Frame(peer, link, kind) => self.frame(peer, link, kind),
+            Event::Chunk(peer, link, chunk) => self.chunk(peer, link, chunk),
+            Event::Dialing(peer) => self.place(place::Event::PeerExpected { peer }),
+            Event::Guest(event) => self.guest_event(event),
+            Event::Compiler(found) => self.compiler_found(found),
+            Event::Depended(job, list) => self.depended(job, list),
+            Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
+            Event::Tick => {}
+            Event::Quit => {
+                self.quit = true;
+                self.guests.clear();
+            }
+        }
+    }
+
+    /// Feeds the placing of own jobs and does what it says.
+    pub(crate) fn place(&mut self, event: place::Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.submitter.handle(self.started.elapsed(), event, &mut actions);
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        // What the actions fed back has its own list.
+        if self.actions.capacity() < actions.capacity() {
+            self.actions = actions;
+        }
+    }
+
+    fn act(&mut self, action: place::Action) {
+        match action {
+            place::Action::Send { job, peer } => self.send_job(job, peer),
+            place::Action::RunLocal { job, reason } => self.run_local(job, reason),
+            place::Action::CancelRemote { job, peer } => self.cancel_remote(job, peer),
+            place::Action::Demand { peer, slots } => self.tell_demand(peer, slots),
+            place::Action::Ping { peer } => self.ping(peer),
+            place::Action::PeerLost { peer } => self.peer_lost(peer),
+            place::Action::Fail { job, reason } => self.fail_job(job, reason),
+        }
+    }
+
+    /// Wall clock in microseconds since 1970.
+    pub(crate) fn clock_us() -> u64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+    }
+
+    /// Counts a local run.
+    pub(crate) fn count_local(&mut self, reason: &Reason) {
+        *self.totals.local.entry(reason.to_string()).or_default() += 1;
+    }
+}

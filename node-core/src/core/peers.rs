@@ -1,0 +1,738 @@
+//! Links to members: the hello, what a worker's mirror holds, large contents on their way, and proving a toolchain
+//! there before the first job.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::sync::Arc;
+
+use std::time::{Duration, Instant};
+
+use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
+use potluck_model::limits::{BLOB_BYTES_MAX, BULK_CHUNK_BYTES};
+use potluck_model::place::{self, Arch, PeerFacts};
+use potluck_model::reason::Reason;
+use potluck_wire::pool::{self, Chunk, DeltaOps, Frame, frame};
+use prost::Message;
+use tokio::sync::mpsc;
+
+use super::{Core, Event};
+use crate::guest::Outlet;
+use crate::image::{Delta, Image, Missing};
+use crate::proof::{self, Proof, ProofKind};
+use crate::transport::link::{CloseOnDrop, Link};
+use crate::tree::Closure;
+
+/// Version of the node-to-node protocol.
+const MAJOR: u32 = 1;
+/// What this node can do; the intersection counts.
+const ABILITIES: &[&str] = &["mirror-1", "credits-1", "probe-1"];
+/// Deltas above this go in parts, so that a ping is never stuck behind one.
+const DELTA_BYTES_MAX: usize = 1 << 20;
+/// Uploads to one worker at a time.
+const UPLOADS_MAX: usize = 4;
+
+/// A member that this node knows an address or a link of.
+pub(crate) struct Peer {
+    pub(crate) link: Option<LinkHandle>,
+    pub(crate) hello: Option<pool::Hello>,
+    pub(crate) address: String,
+    pub(crate) image: Image,
+    pub(crate) image_ready: bool,
+    pub(crate) trap: String,
+    pub(crate) clock_skew_us: i64,
+    pub(crate) toolchains: HashMap<ToolchainId, Stage>,
+    pub(crate) offered: u32,
+    pub(crate) ping_sent: Option<(u64, Instant)>,
+    pub(crate) rtt: Duration,
+    uploading: HashSet<Digest>,
+    upload_queue: Missing,
+    incoming: HashMap<u64, Incoming>,
+    /// Large outputs that came before their result.
+    pub(crate) arrived: HashMap<u64, Vec<u8>>,
+    state_transfer: Option<(u64, u64)>,
+    delta_seq: u64,
+}
+
+/// The live end of a link.
+pub(crate) struct LinkHandle {
+    number: u64,
+    dialed: bool,
+    control: mpsc::UnboundedSender<Frame>,
+    bulk: mpsc::Sender<Chunk>,
+    _closer: CloseOnDrop,
+}
+
+/// How far a toolchain is at a peer.
+pub(crate) enum Stage {
+    /// Its files are on their way.
+    Uploading,
+    /// Proofs run.
+    Proving(Vec<Proof>),
+    /// Jobs may go.
+    Ready,
+    /// It did not prove itself.
+    Failed(String),
+}
+
+/// A proof that runs at a peer.
+pub(crate) struct ProbeRun {
+    peer: NodeId,
+    toolchain: ToolchainId,
+    proof: Proof,
+}
+
+struct Incoming {
+    packed: Vec<u8>,
+    total: u64,
+}
+
+impl Core {
+    pub(super) fn link_up(&mut self, link: Link) {
+        let Link { peer, remote_addr, dialed, control_tx, mut control_rx, bulk_tx, mut bulk_rx, closer } = link;
+        // Two nodes that dial each other at once keep the connection that the smaller id dialled.
+        if let Some(known) = self.peers.get(&peer).and_then(|p| p.link.as_ref()) {
+            let mine_is_right = self.membership.identity().id() < peer;
+            if known.dialed == mine_is_right && dialed != mine_is_right {
+                return;
+            }
+            self.drop_link(peer);
+        }
+        let number = self.next_link;
+        self.next_link += 1;
+        let (control, mut queue) = mpsc::unbounded_channel::<Frame>();
+        let outlet = Outlet { control: control_tx.clone(), bulk: bulk_tx.clone() };
+        tokio::spawn(async move {
+            while let Some(frame) = queue.recv().await {
+                if control_tx.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            while let Some(frame) = control_rx.recv().await {
+                if let Some(kind) = frame.kind
+                    && events.send(Event::Frame(peer, number, kind)).is_err()
+                {
+                    return;
+                }
+            }
+            let _ = events.send(Event::LinkDown(peer, number));
+        });
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            while let Some(chunk) = bulk_rx.recv().await {
+                if events.send(Event::Chunk(peer, number, chunk)).is_err() {
+                    return;
+                }
+            }
+        });
+        let handle = LinkHandle { number, dialed, control, bulk: bulk_tx, _closer: closer };
+        let fresh = Peer {
+            link: Some(handle),
+            hello: None,
+            address: remote_addr.to_string(),
+            image: Image::new(),
+            image_ready: false,
+            trap: String::new(),
+            clock_skew_us: 0,
+            toolchains: HashMap::new(),
+            offered: 0,
+            ping_sent: None,
+            rtt: Duration::from_millis(1),
+            uploading: HashSet::new(),
+            upload_queue: Vec::new(),
+            incoming: HashMap::new(),
+            arrived: HashMap::new(),
+            state_transfer: None,
+            delta_seq: 0,
+        };
+        self.peers.insert(peer, fresh);
+        self.linked.send_modify(|linked| {
+            linked.insert(peer);
+        });
+        let (slots, not_serving) = match self.serving() {
+            Ok(slots) => (slots, String::new()),
+            Err(why) => (0, why),
+        };
+        let hello = pool::Hello {
+            major: MAJOR,
+            abilities: ABILITIES.iter().map(|a| (*a).to_owned()).collect(),
+            app_version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.settings.name.clone(),
+            membership: self.membership.digest().map(|d| d.0.to_vec()).unwrap_or_default(),
+            arch: std::env::consts::ARCH.to_owned(),
+            slots,
+            not_serving,
+            clock_us: Self::clock_us(),
+            session: self.started.elapsed().as_nanos() as u64 ^ std::process::id() as u64,
+            memory_bytes: memory_bytes(),
+        };
+        self.send(peer, frame::Kind::Hello(hello));
+        self.submitter_up(peer, outlet, Duration::from_millis(1));
+        crate::log::info(&format!("link with {} at {remote_addr}", peer.short()));
+    }
+
+    pub(super) fn link_down(&mut self, peer: NodeId, number: u64) {
+        if self.peers.get(&peer).and_then(|p| p.link.as_ref()).is_some_and(|l| l.number == number) {
+            self.drop_link(peer);
+            self.place(place::Event::PeerDown { peer });
+        }
+    }
+
+    /// Ends the link to a peer that broke a rule, or is lost.
+    pub(super) fn close_link(&mut self, peer: NodeId) {
+        self.drop_link(peer);
+        self.place(place::Event::PeerDown { peer });
+    }
+
+    pub(super) fn peer_lost(&mut self, peer: NodeId) {
+        crate::log::warn(&format!("{} is silent and counts as lost", peer.short()));
+        self.drop_link(peer);
+    }
+
+    fn drop_link(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.link.take().is_none() {
+            return;
+        }
+        peer.toolchains.clear();
+        self.linked.send_modify(|linked| {
+            linked.remove(&id);
+        });
+        peer.image_ready = false;
+        peer.hello = None;
+        self.probes.retain(|_, probe| probe.peer != id);
+        self.submitter_down(id);
+        let waiting: Vec<ToolchainId> = self.waiting_tools.keys().copied().collect();
+        for toolchain in waiting {
+            self.tools_settled(toolchain);
+        }
+        crate::log::info(&format!("link with {} ended", id.short()));
+        self.tell_watchers();
+    }
+
+    /// Sends a frame; returns its size. A peer without link gets nothing.
+    pub(super) fn send(&mut self, peer: NodeId, kind: frame::Kind) -> u64 {
+        let Some(link) = self.peers.get(&peer).and_then(|p| p.link.as_ref()) else { return 0 };
+        let frame = Frame { kind: Some(kind) };
+        let bytes = frame.encoded_len() as u64;
+        self.totals.bytes_up += bytes;
+        let _ = link.control.send(frame);
+        bytes
+    }
+
+    pub(super) fn frame(&mut self, peer: NodeId, link: u64, kind: frame::Kind) {
+        if self.peers.get(&peer).and_then(|p| p.link.as_ref()).is_none_or(|l| l.number != link) {
+            return;
+        }
+        let said_hello = self.peers.get(&peer).is_some_and(|p| p.hello.is_some());
+        if !said_hello && !matches!(kind, frame::Kind::Hello(_)) {
+            return self.close_link(peer);
+        }
+        match kind {
+            frame::Kind::Hello(hello) => self.hello(peer, hello),
+            frame::Kind::Ping(ping) => {
+                self.send(peer, frame::Kind::Pong(pool::Pong { id: ping.id }));
+            }
+            frame::Kind::Pong(pong) => self.pong(peer, pong.id),
+            frame::Kind::Credits(credits) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.offered = credits.offered;
+                }
+                self.place(place::Event::Credits { peer, slots: credits.slots });
+            }
+            frame::Kind::Result(result) => self.result(peer, result),
+            frame::Kind::Refused(refused) => self.refused(peer, &refused),
+            frame::Kind::Reclaimed(reclaimed) => {
+                for id in reclaimed.ids {
+                    let outcome = place::Outcome::Elsewhere(Reason::PeerReclaimed);
+                    self.place(place::Event::Result { job: JobId(id), peer, outcome });
+                }
+            }
+            frame::Kind::MirrorState(state) => self.mirror_state(peer, &state),
+            frame::Kind::BlobStored(stored) => self.blob_stored(peer, &stored),
+            frame::Kind::Gossip(gossip) => self.gossip(peer, gossip),
+            other => self.serve_frame(peer, other),
+        }
+        self.place(place::Event::Heard { peer });
+    }
+
+    fn hello(&mut self, peer: NodeId, hello: pool::Hello) {
+        if hello.major != MAJOR {
+            crate::log::warn(&format!(
+                "{} speaks protocol {} and this node {MAJOR}: update the older one",
+                peer.short(),
+                hello.major
+            ));
+            return self.close_link(peer);
+        }
+        let facts = PeerFacts {
+            rtt: Duration::from_millis(1),
+            bandwidth_bytes_s: 0,
+            memory_bytes: hello.memory_bytes,
+            arch: Arch::from_name(&hello.arch),
+            slots_max: hello.slots,
+        };
+        let serves = hello.slots > 0;
+        let membership = hello.membership.clone();
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.clock_skew_us = hello.clock_us as i64 - Self::clock_us() as i64;
+            known.hello = Some(hello);
+        }
+        if membership != self.membership.digest().map(|d| d.0.to_vec()).unwrap_or_default() {
+            let statements = self.membership.all();
+            self.send(peer, frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements }));
+        }
+        if serves {
+            self.place(place::Event::PeerUp { peer, facts });
+            self.send(peer, frame::Kind::MirrorQuery(pool::MirrorQuery {}));
+        }
+        self.ping(peer);
+    }
+
+    fn gossip(&mut self, peer: NodeId, gossip: pool::Gossip) {
+        match self.membership.merge(gossip.statements) {
+            Ok(true) => {
+                // What was news here may be news to the others.
+                let statements = self.membership.all();
+                let others: Vec<NodeId> = self.peers.keys().copied().filter(|p| *p != peer).collect();
+                for other in others {
+                    let gossip = pool::Gossip { membership: Vec::new(), statements: statements.clone() };
+                    self.send(other, frame::Kind::Gossip(gossip));
+                }
+            }
+            Ok(false) => {}
+            Err(error) => crate::log::warn(&format!("statements of {}: {error}", peer.short())),
+        }
+    }
+
+    pub(super) fn ping(&mut self, peer: NodeId) {
+        let id = Self::clock_us();
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.ping_sent = Some((id, Instant::now()));
+        }
+        self.send(peer, frame::Kind::Ping(pool::Ping { id }));
+    }
+
+    fn pong(&mut self, peer: NodeId, id: u64) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        if let Some((sent, at)) = known.ping_sent
+            && sent == id
+        {
+            known.ping_sent = None;
+            known.rtt = at.elapsed();
+            let rtt = known.rtt;
+            self.place(place::Event::Link { peer, rtt, bandwidth_bytes_s: 0 });
+        }
+    }
+
+    pub(super) fn tell_demand(&mut self, peer: NodeId, slots: u32) {
+        self.send(peer, frame::Kind::Demand(pool::Demand { slots }));
+    }
+
+    fn mirror_state(&mut self, id: NodeId, state: &pool::MirrorState) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.trap = state.trap.clone();
+        if state.trap == "none" {
+            crate::log::warn(&format!("{} has no sandbox", id.short()));
+            return self.tell_watchers();
+        }
+        if state.transfer == 0 {
+            return self.adopt(id, &DeltaOps::default());
+        }
+        peer.state_transfer = Some((state.transfer, state.raw_bytes));
+        if let Some(raw) = peer.arrived.remove(&state.transfer) {
+            self.adopt_raw(id, &raw);
+        }
+    }
+
+    fn adopt_raw(&mut self, id: NodeId, raw: &[u8]) {
+        match DeltaOps::decode(raw) {
+            Ok(state) => self.adopt(id, &state),
+            Err(_) => self.close_link(id),
+        }
+    }
+
+    fn adopt(&mut self, id: NodeId, state: &DeltaOps) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.state_transfer = None;
+        let delta = peer.image.adopt(&mut self.tree, state);
+        peer.image_ready = true;
+        self.send_delta(id, delta);
+        let wanted: Vec<ToolchainId> = self.compilers.packed.keys().copied().collect();
+        for toolchain in wanted {
+            self.advance(id, toolchain);
+        }
+    }
+
+    /// Sends a delta, in parts if it is large. Returns the bytes sent.
+    fn send_delta(&mut self, id: NodeId, delta: Delta) -> u64 {
+        if delta.is_empty {
+            return 0;
+        }
+        let mut sent = 0;
+        let mut part = DeltaOps::default();
+        let mut size = 0;
+        for dir in delta.ops.dirs {
+            size += dir.encoded_len();
+            part.dirs.push(dir);
+            if size > DELTA_BYTES_MAX {
+                sent += self.send_part(id, &std::mem::take(&mut part));
+                size = 0;
+            }
+        }
+        if !part.dirs.is_empty() {
+            sent += self.send_part(id, &part);
+        }
+        sent
+    }
+
+    fn send_part(&mut self, id: NodeId, ops: &DeltaOps) -> u64 {
+        let raw = ops.encode_to_vec();
+        let packed = crate::core_content::pack(&raw).unwrap_or_default();
+        let seq = match self.peers.get_mut(&id) {
+            Some(peer) => {
+                peer.delta_seq += 1;
+                peer.delta_seq
+            }
+            None => return 0,
+        };
+        self.send(id, frame::Kind::Delta(pool::Delta { seq, ops_zstd: packed, raw_bytes: raw.len() as u64 }))
+    }
+
+    /// Brings the mirror up to date for these closures and sends the frame behind it.
+    pub(super) fn send_with_delta(
+        &mut self,
+        id: NodeId,
+        closures: &[&Arc<Closure>],
+        gone: &[Vec<u8>],
+        kind: frame::Kind,
+    ) -> u64 {
+        let Some(peer) = self.peers.get_mut(&id) else { return 0 };
+        let delta = peer.image.delta(&mut self.tree, closures, gone);
+        self.send_delta(id, delta) + self.send(id, kind)
+    }
+
+    /// Sends contents that are too large for a delta, some at a time.
+    pub(super) fn upload(&mut self, id: NodeId, missing: Missing) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        for item in missing {
+            if !peer.uploading.contains(&item.1) && !peer.upload_queue.iter().any(|q| q.1 == item.1) {
+                peer.upload_queue.push(item);
+            }
+        }
+        self.next_uploads(id);
+    }
+
+    fn next_uploads(&mut self, id: NodeId) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            let Some(link) = &peer.link else { return };
+            if peer.uploading.len() >= UPLOADS_MAX || peer.upload_queue.is_empty() {
+                return;
+            }
+            let (file, digest) = peer.upload_queue.remove(0);
+            peer.uploading.insert(digest);
+            let (bulk, number) = (link.bulk.clone(), link.number);
+            let path = self.tree.file_path(file);
+            let (events, transfer) = (self.events.clone(), self.next_job);
+            self.next_job += 1;
+            let runtime = self.runtime.clone();
+            self.runtime.spawn_blocking(move || {
+                let result = upload(&path, digest, transfer, &bulk, &runtime);
+                let _ = events.send(Event::Uploaded(id, number, digest, result));
+            });
+        }
+    }
+
+    pub(super) fn uploaded(&mut self, id: NodeId, link: u64, digest: Digest, result: Result<u64, String>) {
+        match result {
+            Ok(bytes) => self.totals.bytes_up += bytes,
+            Err(why) => {
+                if self.peers.get(&id).and_then(|p| p.link.as_ref()).is_some_and(|l| l.number == link) {
+                    crate::log::warn(&format!("a file could not be sent to {}: {why}", id.short()));
+                    self.upload_over(id, digest, false);
+                }
+            }
+        }
+    }
+
+    fn blob_stored(&mut self, id: NodeId, stored: &pool::BlobStored) {
+        let Ok(digest) = Digest::try_from(&stored.digest[..]) else { return };
+        if !stored.error.is_empty() {
+            crate::log::warn(&format!("{} did not store a file: {}", id.short(), stored.error));
+        }
+        self.upload_over(id, digest, stored.error.is_empty());
+    }
+
+    fn upload_over(&mut self, id: NodeId, digest: Digest, ok: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if !peer.uploading.remove(&digest) {
+            return;
+        }
+        if ok {
+            peer.image.stored(digest);
+        }
+        self.next_uploads(id);
+        let waiting: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.peer == Some(id) && job.uploads.contains(&digest))
+            .map(|(id, _)| *id)
+            .collect();
+        for job_id in waiting {
+            let Some(job) = self.jobs.get_mut(&job_id) else { continue };
+            if !ok {
+                let outcome = place::Outcome::Home(Reason::DiskFull);
+                self.place(place::Event::Result { job: job_id, peer: id, outcome });
+                continue;
+            }
+            job.uploads.retain(|d| *d != digest);
+            if job.uploads.is_empty() {
+                self.send_job(job_id, id);
+            }
+        }
+        let toolchains: Vec<ToolchainId> = self
+            .peers
+            .get(&id)
+            .map(|p| p.toolchains.iter().filter(|(_, s)| matches!(s, Stage::Uploading)).map(|(t, _)| *t).collect())
+            .unwrap_or_default();
+        for toolchain in toolchains {
+            if ok {
+                self.advance(id, toolchain);
+            } else {
+                self.toolchain_failed(id, toolchain, "a file could not be stored there".to_owned());
+            }
+        }
+    }
+
+    pub(super) fn chunk(&mut self, id: NodeId, link: u64, chunk: Chunk) {
+        if self.peers.get(&id).and_then(|p| p.link.as_ref()).is_none_or(|l| l.number != link) {
+            return;
+        }
+        if chunk.blob {
+            return self.serve_chunk(id, chunk);
+        }
+        self.totals.bytes_down += chunk.data.len() as u64;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let incoming =
+            peer.incoming.entry(chunk.transfer).or_insert_with(|| Incoming { packed: Vec::new(), total: chunk.total });
+        if incoming.total > BLOB_BYTES_MAX || incoming.packed.len() + chunk.data.len() > BLOB_BYTES_MAX as usize {
+            return self.close_link(id);
+        }
+        incoming.packed.extend_from_slice(&chunk.data);
+        if !chunk.last {
+            return;
+        }
+        let incoming = peer.incoming.remove(&chunk.transfer).expect("entered above");
+        let Some(raw) = unpack(&incoming.packed, incoming.total) else { return self.close_link(id) };
+        if peer.state_transfer.is_some_and(|(transfer, _)| transfer == chunk.transfer) {
+            return self.adopt_raw(id, &raw);
+        }
+        peer.arrived.insert(chunk.transfer, raw);
+        self.output_arrived(id);
+    }
+
+    /// No peer has it, and one is about to.
+    pub(super) fn toolchain_comes(&self, toolchain: ToolchainId) -> bool {
+        let mut coming = false;
+        for peer in self.peers.values().filter(|p| p.link.is_some()) {
+            match peer.toolchains.get(&toolchain) {
+                Some(Stage::Ready) => return false,
+                Some(Stage::Uploading | Stage::Proving(_)) => coming = true,
+                Some(Stage::Failed(_)) => {}
+                None => coming |= peer.hello.as_ref().is_none_or(|h| h.slots > 0) && peer.trap != "none",
+            }
+        }
+        coming
+    }
+
+    /// A worker has it, or will not have it: whoever waited for that goes on.
+    fn tools_settled(&mut self, toolchain: ToolchainId) {
+        for ask in self.waiting_tools.remove(&toolchain).unwrap_or_default() {
+            self.prepare(ask);
+        }
+    }
+
+    /// A toolchain shall be usable on every peer.
+    pub(super) fn want_toolchain(&mut self, toolchain: ToolchainId) {
+        let ready: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.image_ready && !p.toolchains.contains_key(&toolchain))
+            .map(|(id, _)| *id)
+            .collect();
+        for peer in ready {
+            self.advance(peer, toolchain);
+        }
+    }
+
+    /// One step further with a toolchain at a peer.
+    fn advance(&mut self, id: NodeId, toolchain: ToolchainId) {
+        let Some(closure) = self.toolchain_closure(toolchain) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if matches!(peer.toolchains.get(&toolchain), Some(Stage::Proving(_) | Stage::Ready | Stage::Failed(_))) {
+            return;
+        }
+        let missing = peer.image.missing(&self.tree, &[&closure]);
+        if !missing.is_empty() {
+            let known = peer.toolchains.insert(toolchain, Stage::Uploading);
+            self.upload(id, missing);
+            if known.is_none() {
+                self.tell_watchers();
+            }
+            return;
+        }
+        let delta = peer.image.delta(&mut self.tree, &[&closure], &[]);
+        // Without FUSE a swallowed lookup cannot be noticed: such jobs are not sent there.
+        let full = peer.trap == "fuse";
+        self.send_delta(id, delta);
+        match self.compilers.proofs.get(&toolchain).cloned() {
+            Some(Ok(mut proofs)) => {
+                proofs.retain(|p| full || !matches!(p.kind, ProofKind::Fault { .. }));
+                proofs.reverse();
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.toolchains.insert(toolchain, Stage::Proving(proofs));
+                }
+                self.next_proof(id, toolchain);
+            }
+            Some(Err(why)) => self.toolchain_failed(id, toolchain, why),
+            None => {}
+        }
+        self.tell_watchers();
+    }
+
+    fn next_proof(&mut self, id: NodeId, toolchain: ToolchainId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(Stage::Proving(proofs)) = peer.toolchains.get_mut(&toolchain) else { return };
+        let Some(proof) = proofs.pop() else {
+            peer.toolchains.insert(toolchain, Stage::Ready);
+            crate::log::info(&format!("toolchain {} is ready on {}", toolchain.short(), id.short()));
+            self.place(place::Event::Toolchain { peer: id, toolchain, ready: true });
+            self.tools_settled(toolchain);
+            self.tell_watchers();
+            return;
+        };
+        let Some(tools) = self.toolchain_closure(toolchain) else { return };
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        let (closure, message) = match proof.job(&mut self.tree, job) {
+            Ok(made) => made,
+            Err(why) => return self.toolchain_failed(id, toolchain, why),
+        };
+        self.probes.insert(job, ProbeRun { peer: id, toolchain, proof });
+        self.send_with_delta(id, &[&tools, &closure], &[], frame::Kind::Job(message));
+        self.tell_watchers();
+    }
+
+    /// The result of a proof. Faults of a byte proof are answered once each, as a job's would be.
+    pub(super) fn proof_result(&mut self, peer: NodeId, probe: ProbeRun, result: &pool::Result) {
+        if probe.peer != peer {
+            return;
+        }
+        let ProbeRun { toolchain, proof, .. } = probe;
+        let mut proof = proof;
+        match proof.judge(result) {
+            proof::Verdict::Passed => self.next_proof(peer, toolchain),
+            proof::Verdict::Needs(paths) => {
+                for path in paths {
+                    let allowed = self.toolchain_may_send(toolchain, &path);
+                    if !allowed {
+                        let text = format!("it needs {}, which is not part of the compiler", crate::bytes::show(&path));
+                        return self.toolchain_failed(peer, toolchain, text);
+                    }
+                    // From now on part of what goes with the toolchain.
+                    self.compilers.need(toolchain, path);
+                }
+                if let Some(known) = self.peers.get_mut(&peer)
+                    && let Some(Stage::Proving(proofs)) = known.toolchains.get_mut(&toolchain)
+                {
+                    proofs.push(proof);
+                }
+                self.next_proof(peer, toolchain);
+            }
+            proof::Verdict::Failed(why) => {
+                let what = match &proof.kind {
+                    ProofKind::Bytes { .. } => "it does not reproduce the probe",
+                    ProofKind::Search { .. } => "it looks for headers elsewhere",
+                    ProofKind::Fault { .. } => "a lookup of poison went unnoticed",
+                };
+                self.toolchain_failed(peer, toolchain, format!("{what}: {why}"));
+            }
+        }
+    }
+
+    fn toolchain_failed(&mut self, peer: NodeId, toolchain: ToolchainId, why: String) {
+        crate::log::warn(&format!("toolchain {} is not usable on {}: {why}", toolchain.short(), peer.short()));
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.toolchains.insert(toolchain, Stage::Failed(why));
+        }
+        self.place(place::Event::Toolchain { peer, toolchain, ready: false });
+        self.tools_settled(toolchain);
+        self.tell_watchers();
+    }
+}
+
+/// Reads a file and sends it as zstd in chunks; the number of bytes that went out.
+fn upload(
+    path: &std::path::Path,
+    digest: Digest,
+    transfer: u64,
+    bulk: &mpsc::Sender<Chunk>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<u64, String> {
+    let (file, meta) = crate::tree::open_regular(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let total = meta.len();
+    let mut packed = zstd::stream::read::Encoder::new(file, 3).map_err(|e| e.to_string())?;
+    let mut sent = 0;
+    let mut first = true;
+    loop {
+        let mut data = vec![0; BULK_CHUNK_BYTES];
+        let mut filled = 0;
+        while filled < data.len() {
+            match packed.read(&mut data[filled..]).map_err(|e| e.to_string())? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        let last = filled < data.len();
+        data.truncate(filled);
+        sent += filled as u64;
+        let chunk = Chunk {
+            transfer,
+            data: data.into(),
+            last,
+            digest: if first { digest.0.to_vec() } else { Vec::new() },
+            total: if first { total } else { 0 },
+            zstd: true,
+            blob: true,
+        };
+        first = false;
+        runtime.block_on(bulk.send(chunk)).map_err(|_| "the link ended".to_owned())?;
+        if last {
+            return Ok(sent);
+        }
+    }
+}
+
+/// Unpacks a transfer that says how long it is.
+fn unpack(packed: &[u8], total: u64) -> Option<Vec<u8>> {
+    crate::core_content::unpack(packed, total)
+}
+
+/// Memory of this machine.
+pub(super) fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * info.mem_unit as u64
+}
+
+/// A peer's stage in a word, for display.
+pub(crate) fn stage_word(stage: &Stage) -> (&'static str, String) {
+    match stage {
+        Stage::Uploading => ("sending", String::new()),
+        Stage::Proving(left) => ("proving", format!("{} checks left", left.len() + 1)),
+        Stage::Ready => ("ready", String::new()),
+        Stage::Failed(why) => ("failed", why.clone()),
+    }
+}

@@ -1,0 +1,195 @@
+//! Other submitters' jobs: admission by the worker's state machine, and the guests that run them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use potluck_model::ids::{JobId, NodeId};
+use potluck_model::place::{WorkerAction, WorkerEvent};
+use potluck_model::reason::Reason;
+use potluck_wire::pool::{self, frame};
+use tokio::sync::mpsc;
+
+use super::{Core, Event};
+use crate::guest::{Command, Events, Guest, GuestEvent, GuestSettings, Outlet};
+
+/// Everybody who was here since the start.
+pub(crate) struct Guests {
+    settings: GuestSettings,
+    events: Events,
+    guests: HashMap<NodeId, Guest>,
+    /// Jobs that were admitted or wait for a slot.
+    held: HashMap<(NodeId, JobId), pool::Job>,
+    /// Slots in use, by the number that the worker's state machine gave. Never by the submitter's: after a new start it
+    /// counts from 1 again, and the end of an old run would be taken for that of a new one.
+    runs: HashMap<u64, NodeId>,
+}
+
+impl Guests {
+    pub(super) fn new(settings: GuestSettings, events: mpsc::UnboundedSender<Event>) -> Self {
+        let events: Events = std::sync::Arc::new(move |event| {
+            let _ = events.send(Event::Guest(event));
+        });
+        Self { settings, events, guests: HashMap::new(), held: HashMap::new(), runs: HashMap::new() }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.guests.clear();
+    }
+
+    /// Jobs that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.runs.len()
+    }
+
+    fn guest(&mut self, peer: NodeId) -> &Guest {
+        self.guests.entry(peer).or_insert_with(|| Guest::start(peer, self.settings.clone(), self.events.clone()))
+    }
+
+    /// Forgets what a submitter left here.
+    pub(crate) fn forget(&self, peer: &NodeId) -> bool {
+        match self.guests.get(peer) {
+            Some(guest) => {
+                guest.tell(Command::Forget);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Core {
+    /// Whether this node runs other people's jobs, and if not why.
+    pub(crate) fn serving(&self) -> Result<u32, String> {
+        match (&self.settings.not_serving, self.settings.serve) {
+            (Some(why), _) => Err(why.clone()),
+            (None, None | Some(0)) => Err("it was not started with --serve".to_owned()),
+            (None, Some(slots)) => Ok(slots),
+        }
+    }
+
+    pub(super) fn work(&mut self, event: WorkerEvent) {
+        let mut actions = Vec::new();
+        self.worker.handle(self.now(), event, &mut actions);
+        for action in actions {
+            match action {
+                WorkerAction::Credits { peer, slots } => {
+                    let offered = self.worker.slots();
+                    self.send(peer, frame::Kind::Credits(pool::Credits { slots, offered, reason: String::new() }));
+                }
+                WorkerAction::Start { run, peer, job } => {
+                    if let Some(message) = self.guests.held.remove(&(peer, job)) {
+                        self.guests.runs.insert(run, peer);
+                        self.guests.guest(peer).tell(Command::Run(run, Box::new(message)));
+                    } else {
+                        self.work(WorkerEvent::Ended { run, faulted: false });
+                    }
+                }
+                WorkerAction::Refuse { peer, job, reason } => {
+                    self.guests.held.remove(&(peer, job));
+                    self.refuse(peer, job, &reason, "");
+                }
+                WorkerAction::Kill { run } => {
+                    if let Some(&peer) = self.guests.runs.get(&run) {
+                        self.guests.guest(peer).tell(Command::Kill(run));
+                    }
+                }
+                WorkerAction::Reclaimed { peer, job } => {
+                    let message = pool::Reclaimed { ids: vec![job.0], reason: "in_use".to_owned() };
+                    self.send(peer, frame::Kind::Reclaimed(message));
+                }
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, peer: NodeId, job: JobId, reason: &Reason, note: &str) {
+        let refused = pool::Refused { id: job.0, reason: reason.to_string(), note: note.to_owned() };
+        self.send(peer, frame::Kind::Refused(refused));
+    }
+
+    pub(super) fn submitter_up(&mut self, peer: NodeId, outlet: Outlet, rtt: Duration) {
+        if self.serving().is_err() {
+            return;
+        }
+        self.guests.guest(peer).tell(Command::Connected(outlet));
+        self.work(WorkerEvent::SubmitterUp { peer, rtt });
+    }
+
+    pub(super) fn submitter_down(&mut self, peer: NodeId) {
+        self.guests.held.retain(|(p, _), _| *p != peer);
+        if let Some(guest) = self.guests.guests.get(&peer) {
+            guest.tell(Command::Disconnected);
+        }
+        self.work(WorkerEvent::SubmitterDown { peer });
+    }
+
+    /// A frame that concerns this node as a worker.
+    pub(super) fn serve_frame(&mut self, peer: NodeId, kind: frame::Kind) {
+        if let Err(why) = self.serving() {
+            if let frame::Kind::Job(job) = &kind {
+                self.refuse(peer, JobId(job.id), &Reason::Policy, &why);
+            }
+            return;
+        }
+        match kind {
+            frame::Kind::Demand(demand) => self.work(WorkerEvent::Demand { peer, slots: demand.slots }),
+            frame::Kind::Job(job) if job.probe => self.guests.guest(peer).tell(Command::Frame(frame::Kind::Job(job))),
+            frame::Kind::Job(job) => {
+                let id = JobId(job.id);
+                self.guests.held.insert((peer, id), job);
+                self.work(WorkerEvent::Arrived { peer, job: id });
+            }
+            frame::Kind::Cancel(cancel) => {
+                self.guests.held.remove(&(peer, JobId(cancel.id)));
+                self.work(WorkerEvent::Cancel { peer, job: JobId(cancel.id) });
+            }
+            frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_) | frame::Kind::ToolchainOffer(_) => {
+                self.guests.guest(peer).tell(Command::Frame(kind));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn serve_chunk(&mut self, peer: NodeId, chunk: pool::Chunk) {
+        if self.serving().is_ok() {
+            self.guests.guest(peer).tell(Command::Chunk(chunk));
+        }
+    }
+
+    pub(super) fn guest_event(&mut self, event: GuestEvent) {
+        match event {
+            GuestEvent::Finished(served) => {
+                if let Some(run) = served.run
+                    && self.guests.runs.remove(&run).is_some()
+                {
+                    self.work(WorkerEvent::Ended { run, faulted: served.faults > 0 });
+                }
+                if !served.probe && served.end == "exited" {
+                    self.served_jobs += 1;
+                }
+                self.keep_served(*served);
+            }
+            GuestEvent::Misbehaved(peer, why) => {
+                crate::log::warn(&format!("{} broke a rule and is disconnected: {why}", peer.short()));
+                self.close_link(peer);
+            }
+            GuestEvent::Unwell(peer, why) => {
+                crate::log::warn(&format!(
+                    "the files of {} cannot be kept here, it is disconnected: {why}",
+                    peer.short()
+                ));
+                self.close_link(peer);
+            }
+            GuestEvent::Over(peer) => {
+                crate::log::warn(&format!("the jobs of {} were given up after a fault of this node", peer.short()));
+                self.guests.guests.remove(&peer);
+                let lost: Vec<u64> =
+                    self.guests.runs.iter().filter(|(_, p)| **p == peer).map(|(run, _)| *run).collect();
+                for run in lost {
+                    self.guests.runs.remove(&run);
+                    self.work(WorkerEvent::Ended { run, faulted: false });
+                }
+                self.close_link(peer);
+            }
+        }
+    }
+}

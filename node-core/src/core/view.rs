@@ -1,0 +1,623 @@
+//! What is shown: records of jobs, totals, peers; and the management calls. JSON in, JSON out; every number has its
+//! source in `Core`.
+
+use std::path::PathBuf;
+
+use potluck_model::ids::{NodeId, ToolchainId};
+use potluck_model::limits::JOB_RECORDS_MAX;
+use potluck_model::reason::{Class, Reason};
+use potluck_wire::{ipc, pool};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::peers::{Stage, stage_word};
+use super::submit::{Ask, Job};
+use super::{ConnId, Core, Replies};
+use crate::bytes;
+use crate::guest::Served;
+use crate::membership::invite::JoinLink;
+use crate::toolchain::Environment;
+
+/// One job of this submitter.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Record {
+    role: &'static str,
+    job: u64,
+    /// Milliseconds since 1970 at its end.
+    at_ms: u64,
+    source: String,
+    cwd: String,
+    #[serde(rename = "where")]
+    place: &'static str,
+    reason: Option<String>,
+    worker: Option<String>,
+    worker_name: Option<String>,
+    exit: Option<i32>,
+    faults: Vec<String>,
+    retries: u32,
+    bytes_up: u64,
+    bytes_down: u64,
+    worker_cpu_us: u64,
+    worker_overhead_us: u64,
+    worker_wall_us: u64,
+    wall_us: u64,
+    note: String,
+}
+
+/// Somebody who waits until toolchains are where they shall be.
+pub(crate) struct Watcher {
+    /// Beginning of an id; all if there is none.
+    id: Option<String>,
+    conn: ConnId,
+    replies: Replies,
+}
+
+impl Watcher {
+    pub(super) fn is_of(&self, conn: ConnId) -> bool {
+        self.conn == conn
+    }
+}
+
+/// A management call.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+enum Call {
+    Status,
+    Log { limit: Option<usize>, role: Option<String> },
+    Explain { what: String, cwd: Option<String> },
+    Toolchains,
+    ToolchainAdd { path: PathBuf, env: Vec<String> },
+    ToolchainSync { id: Option<String>, watch: bool },
+    ToolchainVerify { id: Option<String> },
+    ToolchainShow { id: String },
+    PeersAdd { address: String },
+    TeamCreate { name: String },
+    TeamInvite { uses: u32, expires_s: u64 },
+    TeamJoin { link: String },
+    TeamList,
+    Suggest,
+    Forget { submitter: String },
+    Stop,
+}
+
+impl Core {
+    pub(super) fn api(&mut self, conn: ConnId, text: &str, replies: Replies) {
+        let (answer, last) = match serde_json::from_str::<Call>(text) {
+            Err(error) => (json!({"error": format!("not a call of this version: {error}")}), true),
+            Ok(Call::ToolchainSync { id, watch }) => {
+                let answer = self.toolchain_sync(id.as_deref());
+                let over = !watch || answer.get("error").is_some() || answer["done"] == true;
+                if !over {
+                    self.watchers.push(Watcher { id, conn, replies: replies.clone() });
+                }
+                (answer, over)
+            }
+            Ok(Call::ToolchainAdd { path, env }) => {
+                let entries: Vec<Vec<u8>> = env.into_iter().map(String::into_bytes).collect();
+                return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);
+            }
+            Ok(Call::TeamJoin { link }) => return self.join(&link, replies),
+            Ok(call) => (self.call(call), true),
+        };
+        let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
+    }
+
+    fn call(&mut self, call: Call) -> Value {
+        match call {
+            Call::Status => self.status(),
+            Call::Log { limit, role } => self.log(limit.unwrap_or(usize::MAX), role.as_deref()),
+            Call::Explain { what, cwd } => self.explain(&what, cwd.as_deref()),
+            Call::Toolchains => self.toolchains(),
+            Call::ToolchainVerify { id } => {
+                let ids = match self.chosen(id.as_deref()) {
+                    Ok(ids) => ids,
+                    Err(error) => return json!({"error": error}),
+                };
+                for peer in self.peers.values_mut() {
+                    peer.toolchains.retain(|t, _| !ids.contains(t));
+                }
+                for id in ids {
+                    self.want_toolchain(id);
+                }
+                json!({"ok": true})
+            }
+            Call::ToolchainShow { id } => self.toolchain_show(&id),
+            Call::PeersAdd { address } => {
+                if !self.addresses.contains(&address) {
+                    self.addresses.push(address.clone());
+                    let file = self.settings.dirs.config.join("peers.json");
+                    let text = serde_json::to_string_pretty(&self.addresses).unwrap_or_default();
+                    if let Err(error) = crate::store::write_whole(&file, text.as_bytes()) {
+                        return json!({"error": format!("{}: {error}", file.display())});
+                    }
+                }
+                let _ = self.dial.send(address);
+                json!({"ok": true})
+            }
+            Call::TeamCreate { name } => {
+                let address = self.settings.listen.to_string();
+                match self.membership.create(&name, &self.settings.name, &[address]) {
+                    Ok(team) => json!({"ok": true, "team": team.to_string()}),
+                    Err(error) => json!({"error": error.to_string()}),
+                }
+            }
+            Call::TeamInvite { uses, expires_s } => {
+                let via = self.own_addresses();
+                match self.membership.invite(uses, std::time::Duration::from_secs(expires_s), &via) {
+                    Ok(link) => json!({"ok": true, "link": link.to_string()}),
+                    Err(error) => json!({"error": error.to_string()}),
+                }
+            }
+            Call::TeamList => serde_json::to_value(self.membership.list()).unwrap_or_default(),
+            Call::Suggest => {
+                let remote: u32 = self
+                    .submitter
+                    .peers(self.now())
+                    .filter(|p| p.up)
+                    .map(|p| p.credits.max(self.offered(p.peer)))
+                    .sum();
+                json!({"jobs": self.settings.local_compiles + remote + remote.div_ceil(5)})
+            }
+            Call::Forget { submitter } => match submitter.parse::<NodeId>() {
+                Ok(id) => json!({"ok": self.guests.forget(&id)}),
+                Err(error) => json!({"error": error.to_string()}),
+            },
+            Call::Stop => {
+                let _ = self.events.send(super::Event::Quit);
+                json!({"ok": true})
+            }
+            // These answer later and are taken before.
+            Call::ToolchainSync { .. } | Call::ToolchainAdd { .. } | Call::TeamJoin { .. } => {
+                json!({"error": "not a call that answers at once"})
+            }
+        }
+    }
+
+    /// Joining talks to another PC: the answer comes when that is over.
+    fn join(&mut self, link: &str, replies: Replies) {
+        let link: JoinLink = match link.parse() {
+            Ok(link) => link,
+            Err(error) => {
+                let json = json!({"error": format!("this is no invitation: {error}\nhint: potluck team invite, on a PC of the team, makes one")}).to_string();
+                let _ = replies.send(ipc::Reply::Api { json, last: true });
+                return;
+            }
+        };
+        let (membership, name, addresses) = (self.membership.clone(), self.settings.name.clone(), self.own_addresses());
+        tokio::spawn(async move {
+            let answer = match crate::transport::join(&membership, &link, &name, &addresses).await {
+                Ok(_) => json!({"ok": true, "name": membership.list().name}),
+                Err(error) => json!({"error": error.to_string()}),
+            };
+            let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last: true });
+        });
+    }
+
+    fn offered(&self, peer: NodeId) -> u32 {
+        self.peers.get(&peer).map_or(0, |p| p.offered)
+    }
+
+    /// Addresses that others can be told: the one listened on, or those of the interfaces if that is every one.
+    pub(crate) fn own_addresses(&self) -> Vec<String> {
+        let listen = self.settings.listen;
+        if !listen.ip().is_unspecified() {
+            return vec![listen.to_string()];
+        }
+        let mut out: Vec<String> = crate::net::own_ips()
+            .into_iter()
+            .map(|ip| std::net::SocketAddr::new(ip, listen.port()).to_string())
+            .collect();
+        if out.is_empty() {
+            out.push(format!("127.0.0.1:{}", listen.port()));
+        }
+        out.truncate(8);
+        out
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let team = self.membership.list();
+        let serving = self.serving();
+        let peers: Vec<Value> = self
+            .submitter
+            .peers(self.now())
+            .map(|view| {
+                let known = self.peers.get(&view.peer);
+                let hello = known.and_then(|p| p.hello.as_ref());
+                json!({
+                    "id": view.peer.to_string(),
+                    "name": hello.map_or("", |h| &h.name),
+                    "addr": known.map_or("", |p| &p.address),
+                    "connected": view.up,
+                    "slots": hello.map_or(0, |h| h.slots),
+                    "credits": view.credits,
+                    "running": view.out,
+                    "paused": view.paused,
+                    "speed": view.speed,
+                    "rtt_us": known.map_or(0, |p| p.rtt.as_micros() as u64),
+                    "clock_skew_us": known.map_or(0, |p| p.clock_skew_us),
+                    "toolchains": known.map_or_else(Vec::new, |p| p.toolchains.iter()
+                        .filter(|(_, s)| matches!(s, Stage::Ready)).map(|(t, _)| t.to_string()).collect::<Vec<_>>()),
+                    "trap": known.map_or("", |p| &p.trap),
+                    "not_serving": hello.map_or("", |h| &h.not_serving),
+                    "arch": hello.map_or("", |h| &h.arch),
+                    "version": hello.map_or("", |h| &h.app_version),
+                    "marks": self.marks.get(&view.peer).cloned().unwrap_or_default(),
+                })
+            })
+            .collect();
+        let linked: Vec<Value> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.link.is_some() && p.hello.as_ref().is_some_and(|h| h.slots == 0))
+            .map(|(id, p)| {
+                let hello = p.hello.as_ref();
+                json!({
+                    "id": id.to_string(), "name": hello.map_or("", |h| &h.name), "addr": p.address, "connected": true,
+                    "slots": 0, "credits": 0, "running": 0, "toolchains": [], "trap": "",
+                    "not_serving": hello.map_or("", |h| &h.not_serving),
+                })
+            })
+            .collect();
+        let mut all = peers;
+        for peer in linked {
+            if !all.iter().any(|p| p["id"] == peer["id"]) {
+                all.push(peer);
+            }
+        }
+        json!({
+            "schema": 1,
+            "node": {
+                "id": self.membership.identity().id().to_string(),
+                "name": self.settings.name,
+                "version": env!("CARGO_PKG_VERSION"),
+                "listen": self.settings.listen.to_string(),
+                "pid": std::process::id(),
+                "up_s": self.started.elapsed().as_secs(),
+                "key": "file",
+            },
+            "team": if team.joined { json!({"id": team.id, "name": team.name, "members": team.members}) } else { Value::Null },
+            "sharing": {
+                "slots": serving.as_ref().copied().unwrap_or(0),
+                "running": self.guests.running(),
+                "reason": serving.err().unwrap_or_default(),
+            },
+            "sandbox": {
+                "ok": self.settings.serve.is_some() && self.settings.not_serving.is_none(),
+                "checked": self.settings.serve.is_some(),
+                "note": self.settings.not_serving.clone().unwrap_or_default(),
+                "report": self.settings.sandbox_report,
+            },
+            "peers": all,
+            "jobs": {
+                "remote": self.totals.remote,
+                "local": self.totals.local,
+                "running": self.submitter.unfinished(),
+                "waiting": self.submitter.waiting(),
+                "faults": self.totals.faults,
+                "retries": self.totals.retries,
+                "runs": self.totals.runs,
+                "void": self.totals.void,
+                "refusals": self.totals.refusals,
+                "version_refusals": self.totals.version_refusals,
+                "fault_refusals": self.totals.fault_refusals,
+                "bad_outputs": self.totals.bad_outputs,
+                "differing": self.totals.differing,
+            },
+            "served": {"jobs": self.served_jobs, "running": self.guests.running()},
+            "bytes": {"up": self.totals.bytes_up, "down": self.totals.bytes_down},
+            "tree": self.tree.counts,
+            "packing": self.compilers.is_packing(),
+            "problems": self.problems(),
+        })
+    }
+
+    /// What a person should know now, as codes of UX 2.9 with a sentence and what to do.
+    fn problems(&self) -> Vec<Value> {
+        let mut out = Vec::new();
+        let mut add = |code: &str, text: String, fix: &str| out.push(json!({"code": code, "text": text, "fix": fix}));
+        if !self.membership.view().joined {
+            add("no_team", "This PC is in no team.".into(), "potluck team create NAME, or potluck team join LINK");
+        } else if !self.peers.values().any(|p| p.link.is_some()) {
+            add("N1", "No other computer is reachable now.".into(), "potluck peers add ADDR:PORT");
+        }
+        if let Some(why) = &self.settings.not_serving {
+            add(
+                "S1",
+                format!("This computer cannot lock builds in a safe box, so it does not help others: {why}"),
+                "potluck doctor",
+            );
+        }
+        for (path, why) in self.compilers.failures() {
+            add("T1", format!("{} cannot be used on other machines: {why}", path.display()), "potluck toolchain list");
+        }
+        for (id, peer) in &self.peers {
+            if peer.link.is_some() && peer.clock_skew_us.unsigned_abs() > 300_000_000 {
+                add(
+                    "C1",
+                    format!("The clock of {} differs by more than five minutes.", name_of(peer, *id)),
+                    "set the clock",
+                );
+            }
+            if let Some(marks) = self.marks.get(id).filter(|m| m.bad_output > 0) {
+                add(
+                    "R1",
+                    format!("{} sent results that were not taken: {}", name_of(peer, *id), marks.last),
+                    "ask its owner, or remove it from the team",
+                );
+            }
+            for (toolchain, stage) in &peer.toolchains {
+                if let Stage::Failed(why) = stage {
+                    let text =
+                        format!("Toolchain {} is not usable on {}: {why}", toolchain.short(), name_of(peer, *id));
+                    add("T1", text, "potluck toolchain verify");
+                }
+            }
+        }
+        out
+    }
+
+    fn log(&self, limit: usize, role: Option<&str>) -> Value {
+        let mut lines: Vec<Value> = Vec::new();
+        if role != Some("worker") {
+            lines.extend(self.records.iter().filter_map(|r| serde_json::to_value(r).ok()));
+        }
+        if role != Some("submitter") {
+            lines.extend(self.served.iter().filter_map(|served| {
+                let mut line = serde_json::to_value(served).ok()?;
+                if let Some(peer) = self.peers.get(&served.peer) {
+                    line["submitter_name"] = json!(name_of(peer, served.peer));
+                }
+                Some(line)
+            }));
+        }
+        let skip = lines.len().saturating_sub(limit);
+        json!({"lines": &lines[skip..]})
+    }
+
+    fn explain(&self, what: &str, cwd: Option<&str>) -> Value {
+        if what == "last" {
+            let mut groups: Vec<(String, u64, u64)> = Vec::new();
+            for record in self.records.iter().filter(|r| r.place == "local") {
+                let reason = record.reason.clone().unwrap_or_default();
+                match groups.iter_mut().find(|g| g.0 == reason) {
+                    Some(group) => {
+                        group.1 += 1;
+                        group.2 += record.wall_us;
+                    }
+                    None => groups.push((reason, 1, record.wall_us)),
+                }
+            }
+            groups.sort_by_key(|g| std::cmp::Reverse(g.1));
+            let remote = self.records.iter().filter(|r| r.place == "remote").count();
+            let groups: Vec<Value> = groups
+                .into_iter()
+                .map(|(code, count, _)| {
+                    let reason = reason_of(&code);
+                    json!({
+                        "reason": code, "count": count,
+                        "text": reason.as_ref().map_or("", |r| r.sentence()),
+                        "avoidable": reason.is_some_and(|r| !matches!(r.class(), Class::Only)),
+                    })
+                })
+                .collect();
+            return json!({"total": self.records.len(), "remote": remote, "local": groups});
+        }
+        let wanted = match cwd {
+            Some(cwd) => PathBuf::from(cwd).join(what).to_string_lossy().into_owned(),
+            None => what.to_owned(),
+        };
+        let found = self.records.iter().rev().find(|r| {
+            r.job.to_string() == what
+                || r.source == what
+                || PathBuf::from(&r.cwd).join(&r.source).to_string_lossy() == wanted
+        });
+        match found {
+            Some(record) => {
+                let reason = record.reason.as_deref().and_then(reason_of);
+                json!({"job": record, "text": reason.map_or("", |r| r.sentence())})
+            }
+            None => json!({"error": format!(
+                "no job of {what} since this node started; potluck log lists all, potluck explain -- COMMAND tells of one to come"
+            )}),
+        }
+    }
+
+    fn chosen(&self, id: Option<&str>) -> Result<Vec<ToolchainId>, String> {
+        let all: Vec<ToolchainId> = self.compilers.packed.keys().copied().collect();
+        match id {
+            None => Ok(all),
+            Some(prefix) => {
+                let found: Vec<_> = all.into_iter().filter(|t| t.to_string().starts_with(prefix)).collect();
+                if found.is_empty() {
+                    Err(format!("no toolchain {prefix}; potluck toolchain list shows all"))
+                } else {
+                    Ok(found)
+                }
+            }
+        }
+    }
+
+    fn toolchains(&self) -> Value {
+        let own: Vec<Value> = self
+            .compilers
+            .packed
+            .iter()
+            .map(|(id, packed)| {
+                let peers: Vec<Value> = self
+                    .peers
+                    .iter()
+                    .filter(|(_, p)| p.link.is_some() && p.hello.as_ref().is_some_and(|h| h.slots > 0))
+                    .map(|(peer, p)| {
+                        let (word, note) = match p.toolchains.get(id) {
+                            Some(stage) => stage_word(stage),
+                            None if p.trap == "none" => ("failed", "it has no sandbox".to_owned()),
+                            None => ("waiting", String::new()),
+                        };
+                        json!({"id": peer.to_string(), "name": name_of(p, *peer), "state": word, "note": note})
+                    })
+                    .collect();
+                let manifest = &packed.manifest;
+                json!({
+                    "id": id.to_string(),
+                    "name": crate::toolchain::pack::display_name(manifest),
+                    "driver": manifest.driver,
+                    "version": manifest.version,
+                    "target": manifest.target,
+                    "files": manifest.entries.len(),
+                    "bytes": manifest.content_bytes(),
+                    "peers": peers,
+                })
+            })
+            .collect();
+        let failed: Vec<Value> =
+            self.compilers.failures().map(|(path, why)| json!({"driver": path, "error": why})).collect();
+        json!({"toolchains": own, "failed": failed, "packing": self.compilers.is_packing(), "progress": self.compilers.progress})
+    }
+
+    fn toolchain_show(&self, id: &str) -> Value {
+        let ids = match self.chosen(Some(id)) {
+            Ok(ids) => ids,
+            Err(error) => return json!({"error": error}),
+        };
+        let Some(packed) = ids.first().and_then(|id| self.compilers.packed.get(id)) else {
+            return json!({"error": "gone"});
+        };
+        let files: Vec<Value> = packed
+            .manifest
+            .files()
+            .map(|(path, digest, size)| json!({"path": path, "digest": digest.to_string(), "bytes": size}))
+            .collect();
+        json!({"id": ids[0].to_string(), "driver": packed.manifest.driver, "version": packed.manifest.version, "files": files, "directories": packed.manifest.dirs.len()})
+    }
+
+    fn toolchain_sync(&mut self, id: Option<&str>) -> Value {
+        match self.chosen(id) {
+            Err(error) => json!({"error": error}),
+            Ok(ids) => {
+                for peer in self.peers.values_mut() {
+                    // Where it failed it is tried again: somebody may have mended what was wrong there.
+                    peer.toolchains.retain(|t, stage| !(ids.contains(t) && matches!(stage, Stage::Failed(_))));
+                }
+                for id in ids {
+                    self.want_toolchain(id);
+                }
+                self.sync_state(id)
+            }
+        }
+    }
+
+    /// How far the toolchains whose id begins so are everywhere; `done` when nothing of it is under way any more.
+    fn sync_state(&self, id: Option<&str>) -> Value {
+        let mut state = self.toolchains();
+        if let (Some(prefix), Some(tools)) = (id, state["toolchains"].as_array_mut()) {
+            tools.retain(|t| t["id"].as_str().is_some_and(|id| id.starts_with(prefix)));
+        }
+        let settled = |peer: &Value| peer["state"] == "ready" || peer["state"] == "failed";
+        let done = (id.is_some() || state["packing"] == false)
+            && state["toolchains"]
+                .as_array()
+                .is_some_and(|l| l.iter().all(|t| t["peers"].as_array().is_some_and(|p| p.iter().all(settled))));
+        state["done"] = json!(done);
+        state
+    }
+
+    /// Whoever watches a sync hears of every step.
+    pub(super) fn tell_watchers(&mut self) {
+        let mut watchers = std::mem::take(&mut self.watchers);
+        watchers.retain(|watcher| {
+            let state = self.sync_state(watcher.id.as_deref());
+            let last = state["done"] == true;
+            watcher.replies.send(ipc::Reply::Api { json: state.to_string(), last }).is_ok() && !last
+        });
+        self.watchers = watchers;
+    }
+
+    pub(super) fn record_remote(&mut self, job: &Job, source: &std::path::Path, peer: NodeId, result: &pool::Result) {
+        let wall = self.asks.get(&job.ask).map_or(0, |a| a.asked_at.elapsed().as_micros() as u64);
+        let record = Record {
+            role: "submitter",
+            job: result.id,
+            at_ms: Self::clock_us() / 1000,
+            source: source.to_string_lossy().into_owned(),
+            cwd: job.want.cwd.to_string_lossy().into_owned(),
+            place: "remote",
+            reason: None,
+            worker: Some(peer.to_string()),
+            worker_name: self.peers.get(&peer).map(|p| name_of(p, peer)),
+            exit: Some(result.value),
+            faults: job.faults.iter().map(|f| bytes::show(f)).collect(),
+            retries: job.tries.saturating_sub(1),
+            bytes_up: job.bytes_up,
+            bytes_down: job.bytes_down,
+            worker_cpu_us: result.cpu_us,
+            worker_overhead_us: result.overhead_us,
+            worker_wall_us: result.wall_us,
+            wall_us: wall,
+            note: job.note.clone(),
+        };
+        self.keep_record(record);
+    }
+
+    pub(super) fn record_local(&mut self, ask: &Ask, reason: &Reason, note: String) {
+        let source =
+            ask.plans.first().map(|p| p.source.to_string_lossy().into_owned()).or_else(|| {
+                ask.compile.argv.iter().skip(1).rev().find(|a| !a.starts_with(b"-")).map(|a| bytes::show(a))
+            });
+        let record = Record {
+            role: "submitter",
+            job: ask.conn,
+            at_ms: Self::clock_us() / 1000,
+            source: source.unwrap_or_default(),
+            cwd: bytes::show(&ask.compile.cwd),
+            place: "local",
+            reason: Some(reason.to_string()),
+            worker: None,
+            worker_name: None,
+            exit: None,
+            faults: Vec::new(),
+            retries: 0,
+            bytes_up: 0,
+            bytes_down: 0,
+            worker_cpu_us: 0,
+            worker_overhead_us: 0,
+            worker_wall_us: 0,
+            wall_us: ask.asked_at.elapsed().as_micros() as u64,
+            note,
+        };
+        self.keep_record(record);
+    }
+
+    /// The last record of this connection worked here, although it had failed elsewhere.
+    pub(super) fn differed(&mut self, conn: ConnId) {
+        if let Some(record) = self.records.iter_mut().rev().find(|r| r.place == "local" && r.job == conn) {
+            record.reason = Some(Reason::RemoteErrorLocalOk.to_string());
+            record.exit = Some(0);
+        }
+    }
+
+    fn keep_record(&mut self, record: Record) {
+        if self.records.len() >= JOB_RECORDS_MAX {
+            self.records.pop_front();
+        }
+        self.records.push_back(record);
+    }
+
+    pub(super) fn keep_served(&mut self, served: Served) {
+        if self.served.len() >= JOB_RECORDS_MAX {
+            self.served.pop_front();
+        }
+        self.served.push_back(served);
+    }
+}
+
+fn name_of(peer: &super::peers::Peer, id: NodeId) -> String {
+    peer.hello.as_ref().map(|h| h.name.clone()).filter(|n| !n.is_empty()).unwrap_or_else(|| id.short())
+}
+
+/// The reason of a code, if it is one.
+fn reason_of(code: &str) -> Option<Reason> {
+    match code.strip_prefix("unsupported-flag:") {
+        Some(flag) => Some(Reason::UnsupportedFlag(flag.to_owned())),
+        None => Reason::ALL.iter().find(|r| r.code() == code).cloned(),
+    }
+}

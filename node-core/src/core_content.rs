@@ -1,0 +1,65 @@
+//! Contents in messages: packed and unpacked. One context per thread serves them all: making one takes longer than
+//! most contents.
+
+use std::cell::RefCell;
+
+use potluck_model::limits::BLOB_BYTES_MAX;
+use potluck_wire::pool::Harvested;
+use zstd::bulk::{Compressor, Decompressor};
+
+thread_local! {
+    static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Fast: what is sent is small, and the submitter's time is what counts.
+const LEVEL: i32 = 1;
+
+/// The content that travelled inside the result; None if it came apart, or does not unpack to the size it claims.
+pub fn inline(file: &Harvested) -> Option<Vec<u8>> {
+    let content = file.content.as_deref()?;
+    if file.size > BLOB_BYTES_MAX {
+        return None;
+    }
+    if !file.raw {
+        return unpack(content, file.size);
+    }
+    (content.len() as u64 == file.size).then(|| content.to_vec())
+}
+
+/// Unpacks what says how long it is; the caller has checked that this is allowed.
+pub fn unpack(packed: &[u8], size: u64) -> Option<Vec<u8>> {
+    let raw = UNPACKER.with_borrow_mut(|unpacker| {
+        if unpacker.is_none() {
+            *unpacker = Decompressor::new().ok();
+        }
+        unpacker.as_mut()?.decompress(packed, usize::try_from(size).ok()?).ok()
+    })?;
+    (raw.len() as u64 == size).then_some(raw)
+}
+
+/// Packs a message.
+pub fn pack(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    PACKER.with_borrow_mut(|packer| match packer {
+        Some(packer) => packer.compress(raw),
+        None => packer.insert(Compressor::new(LEVEL)?).compress(raw),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_that_lies_about_its_size_is_none() {
+        let raw = vec![7; 5000];
+        let packed = pack(&raw).unwrap();
+        assert_eq!(unpack(&packed, 5000), Some(raw.clone()));
+        for size in [4999, 5001, 0] {
+            assert_eq!(unpack(&packed, size), None, "{size}");
+        }
+        assert_eq!(unpack(&packed[..packed.len() - 1], 5000), None);
+        // A failure leaves the context fit for the next one.
+        assert_eq!(unpack(&pack(&raw).unwrap(), 5000), Some(raw));
+    }
+}

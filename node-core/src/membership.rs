@@ -1,0 +1,618 @@
+//! The team of this node on disk and in memory: statements and invitations are stored whole or not at all, and everyone
+//! who asks sees the same view. What the statements mean is the model's business; how they travel is the transport's.
+
+pub mod codec;
+pub mod invite;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use potluck_model::ids::{Digest, NodeId, TeamId};
+use potluck_model::team::{
+    Body, Claim, Member, RECOVER_UNSEEN_DAYS_MIN, Refusal, Role, STATEMENT_BYTES_MAX, STATEMENTS_MAX, Statement,
+    StatementId, TeamSet,
+};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::identity::{Identity, show};
+use invite::{BadLink, INVITES_MAX, Invite, JoinLink, LIFETIME_MAX, Secret, USES_MAX, VIA_MAX};
+
+/// First bytes of the statements' file.
+const MAGIC: &[u8] = b"potluck-team-1\n";
+/// Largest file of statements: all that a set may hold.
+const FILE_BYTES_MAX: u64 = (STATEMENTS_MAX * (STATEMENT_BYTES_MAX + 4)) as u64;
+
+/// Forged statements in one batch after which the rest of it is not looked at: no honest member passes on any.
+const FORGED_MAX: usize = 8;
+
+/// What is known of the team at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The team, if this node is or was in one.
+    pub team: Option<TeamId>,
+    /// Whether this node is in it now.
+    pub joined: bool,
+    /// All members, this node included. Empty if this node is in no team (any more): who was removed trusts nobody.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Digest of the set of statements.
+    pub digest: Option<Digest>,
+    /// Digest of the removals that count.
+    pub epoch: Option<Digest>,
+}
+
+impl View {
+    /// Whether a connection with this node is allowed.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+}
+
+/// What a command of the team wants and cannot have.
+#[derive(Debug)]
+pub enum MembershipError {
+    /// A file cannot be read or written.
+    Io(PathBuf, io::Error),
+    /// A stored file is not what was written.
+    Damaged(PathBuf, String),
+    /// Another process holds the files.
+    InUse(PathBuf),
+    /// In no team.
+    NoTeam,
+    /// In a team already.
+    InTeam(String),
+    /// This node's key was removed from this team, for good.
+    Removed,
+    /// Not a member of the team.
+    NotAMember(NodeId),
+    /// A rule of the statements.
+    Refused(Refusal),
+    /// A number is out of its range; which and what is allowed.
+    OutOfRange(&'static str, String),
+    /// An address is none.
+    Address(BadLink),
+}
+
+impl fmt::Display for MembershipError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "the team file {} cannot be used: {error}", path.display()),
+            Self::Damaged(path, what) => write!(
+                f,
+                "the team file {} is damaged: {what}\nhint: move it away and join the team again",
+                path.display()
+            ),
+            Self::InUse(path) => write!(
+                f,
+                "another Potluck process uses {}\nhint: ask the running node instead, or stop it",
+                path.display()
+            ),
+            Self::NoTeam => f.write_str("this PC is in no team\nhint: potluck team create NAME, or potluck team join LINK"),
+            Self::InTeam(name) => write!(f, "this PC is already in the team {name:?}, and a PC is in one team at a time\nhint: potluck team list"),
+            Self::Removed => f.write_str(
+                "this PC's key was removed from the team and cannot come back\nhint: stop the node, move identity.pk8 away and join again",
+            ),
+            Self::NotAMember(node) => write!(f, "{} is not in the team", show(*node)),
+            Self::Refused(why) => write!(f, "{why}"),
+            Self::OutOfRange(what, allowed) => write!(f, "{what} must be {allowed}"),
+            Self::Address(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for MembershipError {}
+
+impl From<Refusal> for MembershipError {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why)
+    }
+}
+
+/// Why a stranger with a link is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Unknown, used up or expired.
+    InviteInvalid,
+    /// This node is no keeper.
+    NotKeeper,
+    /// The stranger's key was removed before.
+    KeyRemoved,
+    /// Its name or addresses break a rule.
+    BadRequest,
+    /// Nothing could be stored.
+    Internal,
+}
+
+#[derive(Default)]
+struct State {
+    set: Option<TeamSet>,
+    invites: Vec<Invite>,
+}
+
+/// The team of this node.
+pub struct Membership {
+    identity: Arc<Identity>,
+    dir: PathBuf,
+    state: Mutex<State>,
+    view: watch::Sender<Arc<View>>,
+    /// Held while this lives.
+    _lock: File,
+}
+
+impl Membership {
+    /// Loads what is stored in `<dir>/team`, where `dir` is `<state>/potluck`.
+    pub fn open(identity: Arc<Identity>, dir: &Path) -> Result<Self, MembershipError> {
+        let dir = dir.join("team");
+        let io = |error| MembershipError::Io(dir.clone(), error);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io)?;
+        let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock"));
+        let lock = lock.map_err(io)?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| MembershipError::InUse(dir.clone()))?;
+        let state =
+            State { set: load_statements(&dir.join("statements"))?, invites: load_invites(&dir.join("invites"))? };
+        let view = watch::Sender::new(Arc::new(view_of(&identity, &state)));
+        Ok(Self { identity, dir, state: Mutex::new(state), view, _lock: lock })
+    }
+
+    /// This node's key.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The view now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Tells of every change of the view.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Whether a connection with this node is allowed now.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.view.borrow().is_member(node)
+    }
+
+    /// Digest of the statements: goes into the hello; equal digests need no gossip.
+    pub fn digest(&self) -> Option<Digest> {
+        self.view.borrow().digest
+    }
+
+    /// All statements as they travel.
+    pub fn all(&self) -> Vec<Vec<u8>> {
+        self.lock().set.iter().flat_map(|set| set.statements().map(|s| s.raw().to_vec())).collect()
+    }
+
+    /// Takes in statements from a member. Bad ones are left out: one bad statement must not hide a removal behind it.
+    /// True if anything was new. Checks some 10,000 signatures per second: a large first batch belongs on a blocking
+    /// thread.
+    pub fn merge(&self, raw: Vec<Vec<u8>>) -> Result<bool, MembershipError> {
+        let new: Vec<Vec<u8>> = {
+            let state = self.lock();
+            let Some(set) = &state.set else { return Err(MembershipError::NoTeam) };
+            let known: HashSet<&[u8]> = set.statements().map(Statement::raw).collect();
+            raw.into_iter().filter(|raw| !known.contains(raw.as_slice())).take(STATEMENTS_MAX).collect()
+        };
+        // Signatures are checked while others may read.
+        let mut statements = Vec::new();
+        let mut forged = 0;
+        for raw in &new {
+            match codec::decode(raw) {
+                Ok(statement) => statements.push(statement),
+                Err(Refusal::BadSignature) => forged += 1,
+                // Of a newer version, perhaps.
+                Err(_) => {}
+            }
+            if forged >= FORGED_MAX {
+                break;
+            }
+        }
+        if statements.is_empty() {
+            return Ok(false);
+        }
+        let mut state = self.lock();
+        let mut set = state.set.clone().ok_or(MembershipError::NoTeam)?;
+        let changed = set.merge(statements).changed;
+        if changed {
+            self.replace(&mut state, set)?;
+        }
+        Ok(changed)
+    }
+
+    /// Founds a team with this node as its first keeper.
+    pub fn create(&self, team: &str, name: &str, addresses: &[String]) -> Result<TeamId, MembershipError> {
+        let mut state = self.lock();
+        self.must_be_free(&state)?;
+        let addresses = checked(addresses)?;
+        let body = Body::Found { team_name: team.to_owned(), node_name: name.to_owned(), addresses };
+        let founding = codec::sign(&self.identity, Claim { team: None, authority: None, prev: None, body })?;
+        let set = TeamSet::found(founding)?;
+        let team = set.team();
+        self.store_invites(&[])?;
+        state.invites.clear();
+        self.replace(&mut state, set)?;
+        Ok(team)
+    }
+
+    /// Makes an invitation that this node will honour `uses` times within `lifetime`. `via`: where it can be reached.
+    pub fn invite(&self, uses: u32, lifetime: Duration, via: &[String]) -> Result<JoinLink, MembershipError> {
+        if !(1..=USES_MAX).contains(&uses) {
+            return Err(MembershipError::OutOfRange("the number of uses", format!("1 to {USES_MAX}")));
+        }
+        if lifetime > LIFETIME_MAX {
+            return Err(MembershipError::OutOfRange("the expiry", "at most 30 days".to_owned()));
+        }
+        if via.is_empty() || via.len() > VIA_MAX {
+            return Err(MembershipError::OutOfRange("the number of addresses", format!("1 to {VIA_MAX}")));
+        }
+        let mut state = self.lock();
+        let set = joined(&state, &self.identity)?;
+        if !set.is_keeper(self.identity.id()) {
+            return Err(MembershipError::Refused(Refusal::NotEntitled));
+        }
+        let (team, secret, now) = (set.team(), Secret(codec::random()), unix_now());
+        let mut invites: Vec<Invite> =
+            state.invites.iter().filter(|i| i.expires_unix_s > now.as_secs()).cloned().collect();
+        if invites.len() >= INVITES_MAX {
+            return Err(MembershipError::OutOfRange(
+                "the number of open invitations",
+                format!("at most {INVITES_MAX}"),
+            ));
+        }
+        let via = checked(via)?;
+        let expires_unix_s = (now + lifetime).as_secs();
+        invites.push(Invite { secret, uses_left: uses, expires_unix_s, used_by: Vec::new() });
+        self.store_invites(&invites)?;
+        state.invites = invites;
+        Ok(JoinLink { team, via, keeper: self.identity.id(), secret })
+    }
+
+    /// This PC's name and addresses, as the others see them.
+    pub fn rename(&self, name: &str, addresses: &[String]) -> Result<(), MembershipError> {
+        let addresses = checked(addresses)?;
+        self.say(|set| {
+            let version = set.version_of(self.identity.id()).saturating_add(1);
+            Ok(Body::Rename { name: name.to_owned(), addresses, version })
+        })
+    }
+
+    /// Takes a member out. What it said as a keeper stays valid as far as it is known here.
+    pub fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
+        self.say(|set| {
+            if !set.is_member(node) {
+                return Err(MembershipError::NotAMember(node));
+            }
+            let keep = if node == self.identity.id() { Vec::new() } else { set.heads_of(node) };
+            Ok(Body::Remove { node, keep })
+        })
+    }
+
+    /// Leaves the team for good.
+    pub fn leave(&self) -> Result<(), MembershipError> {
+        self.remove(self.identity.id())
+    }
+
+    /// Changes what a member may do. A keeper stays one.
+    pub fn set_role(&self, node: NodeId, role: Role) -> Result<(), MembershipError> {
+        self.say(|set| {
+            let member = set.verdict().members.get(&node).ok_or(MembershipError::NotAMember(node))?;
+            let version = set.version_of(node).saturating_add(1);
+            Ok(Body::Add { node, role, name: member.name.clone(), addresses: member.addresses.clone(), version })
+        })
+    }
+
+    /// Votes for new keepers of a team that has lost its own. `unseen_days`: how long this PC has seen none.
+    pub fn recover(&self, keepers: &[NodeId], unseen_days: u32) -> Result<(), MembershipError> {
+        if unseen_days < RECOVER_UNSEEN_DAYS_MIN {
+            return Err(MembershipError::Refused(Refusal::KeeperSeen));
+        }
+        let mut keepers = keepers.to_vec();
+        keepers.sort_unstable();
+        keepers.dedup();
+        self.say(|_| Ok(Body::Recover { keepers, unseen_days }))
+    }
+
+    /// The team for people and programs.
+    pub fn list(&self) -> TeamView {
+        let state = self.lock();
+        let view = self.view.borrow().clone();
+        let now = unix_now().as_secs();
+        let open = |i: &&Invite| i.expires_unix_s > now && i.uses_left > 0;
+        let own = self.identity.id();
+        let members = view.members.values().map(|member| MemberView {
+            id: member.node.to_string(),
+            shown: show(member.node),
+            name: member.name.clone(),
+            role: member.role,
+            addresses: member.addresses.clone(),
+            added_by: member.by.to_string(),
+            this_pc: member.node == own,
+        });
+        TeamView {
+            id: view.team.map(|team| team.to_string()),
+            name: state.set.as_ref().map(|set| set.team_name().to_owned()),
+            joined: view.joined,
+            this_pc: own.to_string(),
+            this_pc_shown: show(own),
+            members: members.collect(),
+            open_invites: state.invites.iter().filter(open).count(),
+        }
+    }
+
+    /// Checks an invitation by its name and hands `proves` its secret. The same answer for every failure.
+    pub(crate) fn check_invite(
+        &self,
+        name: &[u8],
+        node: NodeId,
+        proves: impl Fn(&Secret) -> bool,
+    ) -> Result<Secret, Rejection> {
+        let state = self.lock();
+        self.must_admit(&state, node)?;
+        let at = usable(&state.invites, name, node).ok_or(Rejection::InviteInvalid)?;
+        let secret = state.invites[at].secret;
+        if proves(&secret) { Ok(secret) } else { Err(Rejection::InviteInvalid) }
+    }
+
+    /// Takes a stranger in who has proved the invitation: signs its `Add`, stores it, consumes a use, and returns all
+    /// statements.
+    pub(crate) fn admit(
+        &self,
+        secret: Secret,
+        node: NodeId,
+        name: &str,
+        addresses: &[String],
+    ) -> Result<Vec<Vec<u8>>, Rejection> {
+        let mut state = self.lock();
+        self.must_admit(&state, node)?;
+        let at = usable(&state.invites, &secret.name(), node).ok_or(Rejection::InviteInvalid)?;
+        let set = state.set.as_ref().ok_or(Rejection::NotKeeper)?;
+        if !set.is_member(node) {
+            let addresses = checked(addresses).map_err(|_| Rejection::BadRequest)?;
+            let version = set.version_of(node).saturating_add(1);
+            let body = Body::Add { node, role: Role::Member, name: name.to_owned(), addresses, version };
+            let set = self.said(set, body).map_err(|_| Rejection::BadRequest)?;
+            // First the use, then the member: a crash between them costs a use and lets nobody in twice.
+            let mut invites = state.invites.clone();
+            invites[at].uses_left -= 1;
+            invites[at].used_by.push(node.to_string());
+            let before = std::mem::replace(&mut state.invites, invites);
+            let stored = self.store_invites(&state.invites).and_then(|()| self.replace(&mut state, set));
+            if stored.is_err() {
+                state.invites = before;
+                // If this fails too, the disk is full and the use is lost; the keeper makes another invitation.
+                let _ = self.store_invites(&state.invites);
+                return Err(Rejection::Internal);
+            }
+        }
+        Ok(state.set.iter().flat_map(|set| set.statements().map(|s| s.raw().to_vec())).collect())
+    }
+
+    /// Becomes a member by what a keeper's node has answered.
+    pub(crate) fn adopt(&self, team: TeamId, raw: &[Vec<u8>]) -> Result<(), MembershipError> {
+        let statements: Vec<Statement> = raw.iter().filter_map(|raw| codec::decode(raw).ok()).collect();
+        let (mut set, _) = TeamSet::from_statements(statements)?;
+        if set.team() != team {
+            return Err(MembershipError::Refused(Refusal::OtherTeam));
+        }
+        if !set.is_member(self.identity.id()) {
+            return Err(MembershipError::Refused(Refusal::Incomplete));
+        }
+        let mut state = self.lock();
+        match &state.set {
+            Some(own) if own.team() == team => {
+                set.union(own);
+            }
+            _ => self.must_be_free(&state)?,
+        }
+        self.replace(&mut state, set)
+    }
+
+    /// Whether this node could join a team now.
+    pub(crate) fn may_join(&self, team: TeamId) -> Result<(), MembershipError> {
+        let state = self.lock();
+        match &state.set {
+            Some(set) if set.team() == team && set.verdict().removed.contains_key(&self.identity.id()) => {
+                Err(MembershipError::Removed)
+            }
+            Some(set) if set.team() == team => Ok(()),
+            _ => self.must_be_free(&state),
+        }
+    }
+
+    fn must_be_free(&self, state: &State) -> Result<(), MembershipError> {
+        match &state.set {
+            Some(set) if set.is_member(self.identity.id()) => Err(MembershipError::InTeam(set.team_name().to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn must_admit(&self, state: &State, node: NodeId) -> Result<(), Rejection> {
+        let set = state.set.as_ref().ok_or(Rejection::NotKeeper)?;
+        if !set.is_keeper(self.identity.id()) {
+            return Err(Rejection::NotKeeper);
+        }
+        if set.verdict().removed.contains_key(&node) { Err(Rejection::KeyRemoved) } else { Ok(()) }
+    }
+
+    /// Signs and stores a statement of this node.
+    fn say(&self, body: impl FnOnce(&TeamSet) -> Result<Body, MembershipError>) -> Result<(), MembershipError> {
+        let mut state = self.lock();
+        let set = joined(&state, &self.identity)?;
+        let set = self.said(set, body(set)?)?;
+        self.replace(&mut state, set)
+    }
+
+    fn said(&self, set: &TeamSet, body: Body) -> Result<TeamSet, Refusal> {
+        let statement = codec::sign(&self.identity, set.draft(self.identity.id(), body)?)?;
+        let id: StatementId = statement.id();
+        let mut set = set.clone();
+        let merged = set.merge(vec![statement]);
+        match merged.refused.iter().find(|(refused, _)| *refused == id) {
+            Some((_, why)) => Err(*why),
+            None => Ok(set),
+        }
+    }
+
+    /// Stores first, then shows: what others have been told of survives a crash.
+    fn replace(&self, state: &mut State, set: TeamSet) -> Result<(), MembershipError> {
+        let mut file = MAGIC.to_vec();
+        for statement in set.statements() {
+            file.extend((statement.raw().len() as u32).to_be_bytes());
+            file.extend(statement.raw());
+        }
+        store(&self.dir, "statements", &file)?;
+        state.set = Some(set);
+        self.view.send_replace(Arc::new(view_of(&self.identity, state)));
+        Ok(())
+    }
+
+    fn store_invites(&self, invites: &[Invite]) -> Result<(), MembershipError> {
+        let text = serde_json::to_vec_pretty(invites).expect("strings and numbers become JSON");
+        store(&self.dir, "invites", &text)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is replaced whole, so that a panic elsewhere leaves no half of it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The team as the command line and the window show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TeamView {
+    /// Hexadecimal id.
+    pub id: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether this PC is in it.
+    pub joined: bool,
+    /// This PC's node id, hexadecimal.
+    pub this_pc: String,
+    /// The same with check characters.
+    pub this_pc_shown: String,
+    /// All members in the order of their ids.
+    pub members: Vec<MemberView>,
+    /// Invitations that can still be used at this PC.
+    pub open_invites: usize,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberView {
+    /// Hexadecimal node id.
+    pub id: String,
+    /// The same with check characters.
+    pub shown: String,
+    /// Name of the PC; chosen by its owner, so never markup.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Last known addresses.
+    pub addresses: Vec<String>,
+    /// Hexadecimal id of who took it in.
+    pub added_by: String,
+    /// Whether it is this PC.
+    pub this_pc: bool,
+}
+
+fn joined<'a>(state: &'a State, identity: &Identity) -> Result<&'a TeamSet, MembershipError> {
+    match &state.set {
+        Some(set) if set.is_member(identity.id()) => Ok(set),
+        Some(set) if set.verdict().removed.contains_key(&identity.id()) => Err(MembershipError::Removed),
+        _ => Err(MembershipError::NoTeam),
+    }
+}
+
+fn view_of(identity: &Identity, state: &State) -> View {
+    let Some(set) = &state.set else { return View::default() };
+    let joined = set.is_member(identity.id());
+    View {
+        team: Some(set.team()),
+        joined,
+        members: if joined { set.verdict().members.clone() } else { BTreeMap::new() },
+        digest: Some(set.digest()),
+        epoch: Some(set.verdict().epoch),
+    }
+}
+
+fn usable(invites: &[Invite], name: &[u8], node: NodeId) -> Option<usize> {
+    let now = unix_now().as_secs();
+    let node = node.to_string();
+    invites.iter().position(|invite| {
+        invite.secret.name() == name
+            && invite.expires_unix_s > now
+            && (invite.uses_left > 0 || invite.used_by.contains(&node))
+    })
+}
+
+fn checked(addresses: &[String]) -> Result<Vec<String>, MembershipError> {
+    addresses.iter().map(|a| invite::address(a).map_err(MembershipError::Address)).collect()
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, MembershipError> {
+    let io = |error| MembershipError::Io(path.to_owned(), error);
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            return Err(MembershipError::Damaged(path.to_owned(), "it is too large".to_owned()));
+        }
+        Ok(_) => {}
+    }
+    std::fs::read(path).map(Some).map_err(io)
+}
+
+fn load_statements(path: &Path) -> Result<Option<TeamSet>, MembershipError> {
+    let Some(file) = read(path)? else { return Ok(None) };
+    let damaged = |what: &str| MembershipError::Damaged(path.to_owned(), what.to_owned());
+    let mut rest = file.strip_prefix(MAGIC).ok_or_else(|| damaged("it does not begin as it should"))?;
+    let mut statements = Vec::new();
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let len = u32::from_be_bytes(*len) as usize;
+        let raw = after.get(..len).ok_or_else(|| damaged("its end is missing"))?;
+        statements.push(codec::decode(raw).map_err(|why| damaged(&why.to_string()))?);
+        rest = &after[len..];
+    }
+    if !rest.is_empty() {
+        return Err(damaged("its end is missing"));
+    }
+    let (set, merged) = TeamSet::from_statements(statements).map_err(|why| damaged(&why.to_string()))?;
+    match merged.refused.first() {
+        Some((_, why)) => Err(damaged(&why.to_string())),
+        None => Ok(Some(set)),
+    }
+}
+
+fn load_invites(path: &Path) -> Result<Vec<Invite>, MembershipError> {
+    let Some(file) = read(path)? else { return Ok(Vec::new()) };
+    serde_json::from_slice(&file).map_err(|error| MembershipError::Damaged(path.to_owned(), error.to_string()))
+}
+
+/// Replaces a file so that after a crash it is the old or the new one, readable by the owner only.
+fn store(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), MembershipError> {
+    let path = dir.join(name);
+    let write = || {
+        let mode = PermissionsExt::from_mode(0o600);
+        let draft = tempfile::Builder::new().prefix(".draft").permissions(mode).tempfile_in(dir)?;
+        draft.as_file().write_all(bytes)?;
+        draft.as_file().sync_all()?;
+        draft.persist(&path).map_err(|error| error.error)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|error| MembershipError::Io(path.clone(), error))
+}
+
+#[cfg(test)]
+mod tests;

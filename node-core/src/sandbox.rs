@@ -1,0 +1,211 @@
+//! The node's side of the runner: starts one for a submitter, hands it jobs with their report sockets, and passes on
+//! what it says. Blocking; used from the guest's threads.
+
+use std::collections::HashMap;
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use potluck_runner::protocol::{FRAME_BYTES_MAX, FromRunner, Job, Report, Setup, ToRunner, Trap};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+/// What a finished job touched.
+#[derive(Debug, Default, Clone)]
+pub struct Touched {
+    /// Ids of poisons.
+    pub faults: Vec<u64>,
+    /// More were touched.
+    pub overflow: bool,
+}
+
+/// A running sandbox.
+pub struct Sandbox {
+    /// How poison is noticed.
+    pub trap: Trap,
+    /// Why not better.
+    pub trap_note: String,
+    socket: Mutex<UnixStream>,
+    waiting: Arc<Mutex<HashMap<u64, mpsc::Sender<Touched>>>>,
+    child: Mutex<Child>,
+}
+
+/// Where the runner's program is: beside this one, or where `POTLUCK_RUNNER` says.
+pub fn runner_path() -> PathBuf {
+    if let Some(path) = std::env::var_os("POTLUCK_RUNNER") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("potluck-runner")
+}
+
+/// Longest wait for a sandbox to stand.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Sandbox {
+    /// Starts the runner and waits until its sandbox stands.
+    pub fn start(setup: &Setup) -> Result<Arc<Self>, String> {
+        let (ours, theirs) = UnixStream::pair().map_err(|e| format!("no socket for the sandbox: {e}"))?;
+        let their_fd = theirs.as_raw_fd();
+        let mut command = Command::new(runner_path());
+        command.arg("sandbox").stdin(Stdio::null()).stdout(Stdio::null()).env_clear();
+        // SAFETY: only async-signal-safe calls between fork and exec: dup2, and fcntl when the number is 3 already.
+        unsafe {
+            command.pre_exec(move || {
+                if their_fd == 3 {
+                    let flags = libc::fcntl(3, libc::F_GETFD);
+                    libc::fcntl(3, libc::F_SETFD, flags & !libc::FD_CLOEXEC);
+                } else if libc::dup2(their_fd, 3) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().map_err(|e| format!("{}: {e}", runner_path().display()))?;
+        drop(theirs);
+        let mut reader = ours.try_clone().map_err(|e| e.to_string())?;
+        reader.set_read_timeout(Some(READY_TIMEOUT)).map_err(|e| e.to_string())?;
+        send(&ours, &ToRunner::Setup(setup.clone()), None).map_err(|e| format!("the sandbox program ended: {e}"))?;
+        let (trap, trap_note) = match read_frame::<FromRunner>(&mut reader) {
+            Ok(FromRunner::Ready { trap, trap_note }) => (trap, trap_note),
+            Ok(FromRunner::Failed(why)) => {
+                let _ = child.wait();
+                return Err(why);
+            }
+            Ok(other) => return Err(format!("the sandbox program answered {other:?}")),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("the sandbox did not stand within {} s: {error}", READY_TIMEOUT.as_secs()));
+            }
+        };
+        reader.set_read_timeout(None).map_err(|e| e.to_string())?;
+        let waiting: Arc<Mutex<HashMap<u64, mpsc::Sender<Touched>>>> = Arc::default();
+        let listeners = Arc::clone(&waiting);
+        std::thread::Builder::new()
+            .name("sandbox".into())
+            .spawn(move || {
+                while let Ok(frame) = read_frame::<FromRunner>(&mut reader) {
+                    if let FromRunner::Done { id, faults, faults_overflow } = frame
+                        && let Some(listener) = lock(&listeners).remove(&id)
+                    {
+                        let _ = listener.send(Touched { faults, overflow: faults_overflow });
+                    }
+                }
+                // The end of the sandbox ends the wait of everybody.
+                lock(&listeners).clear();
+            })
+            .map_err(|e| e.to_string())?;
+        Ok(Arc::new(Self { trap, trap_note, socket: Mutex::new(ours), waiting, child: Mutex::new(child) }))
+    }
+
+    /// Starts a job. The report comes on the stream, what it touched on the receiver; both end when the sandbox does.
+    pub fn run(&self, job: Job) -> std::io::Result<(UnixStream, mpsc::Receiver<Touched>)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (tx, rx) = mpsc::channel();
+        let id = job.id;
+        lock(&self.waiting).insert(id, tx);
+        let sent = send(&lock(&self.socket), &ToRunner::Run(job), Some(theirs.as_fd()));
+        if let Err(error) = sent {
+            lock(&self.waiting).remove(&id);
+            return Err(error);
+        }
+        Ok((ours, rx))
+    }
+
+    /// Sends a command for a running job.
+    pub fn tell(&self, message: &ToRunner) -> std::io::Result<()> {
+        send(&lock(&self.socket), message, None)
+    }
+
+    /// The runner's process, for tests of its death.
+    pub fn pid(&self) -> u32 {
+        lock(&self.child).id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&self) -> bool {
+        matches!(lock(&self.child).try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Closing the socket ends it; it kills its jobs. Waiting avoids a zombie.
+        let _ = lock(&self.socket).shutdown(std::net::Shutdown::Both);
+        let child = self.child.get_mut().unwrap_or_else(|e| e.into_inner());
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn send(socket: &UnixStream, message: &ToRunner, fd: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
+    let body = postcard::to_stdvec(message).map_err(std::io::Error::other)?;
+    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    let mut sent = rustix::net::sendmsg(socket, &[IoSlice::new(&frame)], &mut control, SendFlags::NOSIGNAL)?;
+    while sent < frame.len() {
+        sent += rustix::net::send(socket, &frame[sent..], SendFlags::NOSIGNAL)?;
+    }
+    Ok(())
+}
+
+fn read_frame<T: for<'a> serde::Deserialize<'a>>(reader: &mut impl Read) -> std::io::Result<T> {
+    let mut head = [0; 4];
+    reader.read_exact(&mut head)?;
+    let len = u32::from_le_bytes(head) as usize;
+    if len > FRAME_BYTES_MAX {
+        return Err(std::io::Error::other("frame too long"));
+    }
+    let mut body = vec![0; len];
+    reader.read_exact(&mut body)?;
+    postcard::from_bytes(&body).map_err(std::io::Error::other)
+}
+
+/// Reads a job's report and the contents of its files, in order.
+pub fn read_report(stream: &mut UnixStream) -> std::io::Result<(Report, Vec<Vec<u8>>)> {
+    let report: Report = read_frame(stream)?;
+    let mut contents = Vec::new();
+    for output in &report.outputs {
+        if let potluck_runner::protocol::HarvestKind::File { size, .. } = output.kind {
+            let mut content = Vec::new();
+            let read = stream.take(size).read_to_end(&mut content)?;
+            if read as u64 != size {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            contents.push(content);
+        }
+    }
+    Ok((report, contents))
+}
+
+/// The runner's self-test, as one line a check; Err is the sentence why this machine does not serve.
+pub fn self_test() -> Result<String, String> {
+    let output = Command::new(runner_path())
+        .arg("selftest")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{}: {e}", runner_path().display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    let why = why.lines().last().or_else(|| text.lines().last()).unwrap_or("it ended without a word").to_owned();
+    Err(why)
+}

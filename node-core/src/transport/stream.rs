@@ -1,0 +1,189 @@
+//! One authenticated byte stream to a peer, which anyone who holds its `Closer` can end.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use potluck_model::ids::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsStream;
+
+use super::link::Half;
+use crate::identity::node_of_certificate;
+
+/// Unsent bytes that the kernel may hold for a connection. A control message waits behind what is already there: 1 ms
+/// at 1 Gbit/s.
+const UNSENT_BYTES: libc::c_int = 128 << 10;
+
+#[derive(Default)]
+struct Switch {
+    closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Default)]
+struct Shared {
+    switch: Mutex<Switch>,
+    closed: watch::Sender<bool>,
+}
+
+/// Ends a connection, also when it is waiting. All clones end the same one.
+#[derive(Clone, Default)]
+pub struct Closer(Arc<Shared>);
+
+impl Closer {
+    /// Ends it now; what was not yet sent is lost.
+    pub fn close(&self) {
+        let wakers = {
+            let mut switch = self.0.switch.lock().unwrap_or_else(PoisonError::into_inner);
+            switch.closed = true;
+            [switch.reader.take(), switch.writer.take()]
+        };
+        self.0.closed.send_replace(true);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Returns once the connection has been ended, from either side.
+    pub async fn closed(&self) {
+        let mut closed = self.0.closed.subscribe();
+        // The sender lives as long as this.
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
+    /// Whether it has been ended.
+    pub fn is_closed(&self) -> bool {
+        *self.0.closed.borrow()
+    }
+
+    fn watch(&self, slot: impl FnOnce(&mut Switch) -> &mut Option<Waker>, cx: &Context<'_>) -> io::Result<()> {
+        let mut switch = self.0.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        if switch.closed {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was ended here"));
+        }
+        let slot = slot(&mut switch);
+        if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *slot = Some(cx.waker().clone());
+        }
+        Ok(())
+    }
+}
+
+/// A TLS stream whose other side has proved its key.
+pub struct PeerStream {
+    tls: TlsStream<TcpStream>,
+    half: Arc<Half>,
+    /// Slots of limits, given back when the stream ends.
+    _held: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl PeerStream {
+    /// Takes a finished handshake; `None` if the other side showed no usable key, which the verifiers exclude.
+    pub(super) fn new(tls: TlsStream<TcpStream>, remote_addr: SocketAddr) -> Option<Self> {
+        let peer = node_of_certificate(tls.get_ref().1.peer_certificates()?.first()?)?;
+        let half = Arc::new(Half::new(peer, remote_addr, Closer::default()));
+        Some(Self { tls, half, _held: Vec::new() })
+    }
+
+    pub(super) fn hold(&mut self, slot: impl Any + Send + Sync) {
+        self._held.push(Box::new(slot));
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> NodeId {
+        self.half.peer
+    }
+
+    /// Where.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.half.remote_addr
+    }
+
+    /// Ends the stream from elsewhere.
+    pub fn closer(&self) -> Closer {
+        self.half.closer.clone()
+    }
+
+    /// 32 bytes that only the two ends of this TLS session know.
+    pub(super) fn exported(&self, label: &[u8]) -> Result<[u8; 32], rustls::Error> {
+        match &self.tls {
+            TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], label, None),
+            TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], label, None),
+        }
+    }
+}
+
+impl Drop for PeerStream {
+    fn drop(&mut self) {
+        self.half.closer.close();
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.half.closer.watch(|switch| &mut switch.reader, cx)?;
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.half.closer.watch(|switch| &mut switch.writer, cx)?;
+        Pin::new(&mut self.tls).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.half.closer.watch(|switch| &mut switch.writer, cx)?;
+        Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half.closer.watch(|switch| &mut switch.writer, cx)?;
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half.closer.watch(|switch| &mut switch.writer, cx)?;
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+impl tonic::transport::server::Connected for PeerStream {
+    /// What requests on an accepted connection carry along.
+    type ConnectInfo = Arc<Half>;
+
+    fn connect_info(&self) -> Arc<Half> {
+        Arc::clone(&self.half)
+    }
+}
+
+/// Settings that every connection has: small messages leave at once and do not queue behind megabytes in the kernel.
+pub(super) fn tune(tcp: &TcpStream) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    tcp.set_nodelay(true)?;
+    let value = UNSENT_BYTES;
+    // SAFETY: the descriptor is open while `tcp` is borrowed, and the pointer and length describe a live c_int.
+    let result = unsafe {
+        libc::setsockopt(
+            tcp.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

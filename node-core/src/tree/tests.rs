@@ -1,0 +1,129 @@
+//! What may be believed without looking, and what may not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Tree, Want};
+
+fn want(dir: &Path) -> Want {
+    let sub = dir.join("a/b");
+    Want {
+        cwd: dir.to_owned(),
+        source: b"s.c".to_vec(),
+        preprocessed_here: true,
+        angled: vec![crate::bytes::of(&sub).to_vec()],
+        learned_max: usize::MAX,
+        ..Want::default()
+    }
+}
+
+/// Not below /tmp: that is private to every sandbox.
+fn project() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = dir.path().canonicalize().unwrap();
+    fs::create_dir_all(path.join("a/b")).unwrap();
+    fs::write(path.join("s.c"), "#include <x.h>\n").unwrap();
+    fs::write(path.join("a/b/x.h"), "int one;\n").unwrap();
+    (dir, path)
+}
+
+fn look(tree: &mut Tree, want: &Want) -> (usize, u64) {
+    tree.begin_batch();
+    let config = tree.config(want);
+    let (closure, fingerprint) = tree.closure(config, want);
+    (closure.files.len(), fingerprint)
+}
+
+#[test]
+fn a_second_look_reads_no_directory_and_walks_nothing() {
+    let (_dir, path) = project();
+    let (mut tree, want) = (Tree::new(), want(&path));
+    let first = look(&mut tree, &want);
+    assert_eq!(first.0, 2);
+    let before = tree.counts;
+    // An output beside the source is a new name, and changes nothing for the compile.
+    fs::write(path.join("s.o"), "object").unwrap();
+    assert_eq!(look(&mut tree, &want), first);
+    assert_eq!((tree.counts.directory_reads, tree.counts.walks), (before.directory_reads, before.walks));
+}
+
+#[test]
+fn a_folder_that_is_exchanged_above_is_noticed() {
+    let (_dir, path) = project();
+    let (mut tree, want) = (Tree::new(), want(&path));
+    let first = look(&mut tree, &want);
+    fs::rename(path.join("a"), path.join("old")).unwrap();
+    fs::create_dir_all(path.join("a/b")).unwrap();
+    fs::write(path.join("a/b/x.h"), "int two;\n").unwrap();
+    let second = look(&mut tree, &want);
+    assert_ne!(first.1, second.1);
+    // Put back: the same files, and a state that was never seen as a whole.
+    fs::remove_dir_all(path.join("a")).unwrap();
+    assert_eq!(look(&mut tree, &want).0, 1);
+    fs::rename(path.join("old"), path.join("a")).unwrap();
+    assert_eq!(look(&mut tree, &want).0, 2);
+}
+
+#[test]
+fn a_header_written_through_another_name_is_noticed() {
+    let (_dir, path) = project();
+    let (mut tree, want) = (Tree::new(), want(&path));
+    // No event comes: the link's folder is not known to the tree.
+    fs::create_dir(path.join("elsewhere")).unwrap();
+    fs::hard_link(path.join("a/b/x.h"), path.join("elsewhere/y")).unwrap();
+    let first = look(&mut tree, &want);
+    assert_eq!(look(&mut tree, &want), first);
+    fs::write(path.join("elsewhere/y"), "int three;\n").unwrap();
+    assert_ne!(look(&mut tree, &want).1, first.1);
+}
+
+#[test]
+fn what_a_dependency_file_names_beyond_the_closure_is_told_each_time() {
+    let (_dir, path) = project();
+    fs::write(path.join("extra.h"), "").unwrap();
+    let (mut tree, want) = (Tree::new(), want(&path));
+    tree.begin_batch();
+    let config = tree.config(&want);
+    let (closure, _) = tree.closure(config, &want);
+    let known = format!("s.o: s.c {}/a/b/x.h\n", path.display());
+    for _ in 0..2 {
+        assert_eq!(tree.listed(&closure, &want, known.as_bytes()).beyond, Vec::<super::FileId>::new());
+        let beyond = tree.listed(&closure, &want, b"s.o: s.c extra.h\n").beyond;
+        assert_eq!(beyond.iter().map(|&f| tree.file_path(f)).collect::<Vec<_>>(), [path.join("extra.h")]);
+    }
+    // The name now leads elsewhere: what was remembered of it is void.
+    fs::remove_file(path.join("a/b/x.h")).unwrap();
+    std::os::unix::fs::symlink(path.join("extra.h"), path.join("a/b/x.h")).unwrap();
+    tree.begin_batch();
+    assert_eq!(tree.listed(&closure, &want, known.as_bytes()).beyond.len(), 1);
+}
+
+#[test]
+fn a_dependency_file_cannot_hide_what_is_included_whatever_is_defined() {
+    let (_dir, path) = project();
+    let (mut tree, mut want) = (Tree::new(), want(&path));
+    let write = |name: &str, text: &str| fs::write(path.join(name), text).unwrap();
+    write("t.c", "#include \"sure.h\"\n#ifdef X\n#include \"maybe.h\"\n#endif\n");
+    write("sure.h", "#include \"deep.h\"\n");
+    write("deep.h", "");
+    write("maybe.h", "");
+    want.source = b"t.c".to_vec();
+    tree.begin_batch();
+    let config = tree.config(&want);
+    let (closure, _) = tree.closure(config, &want);
+    for _ in 0..2 {
+        let mut hidden = |list: &[u8]| {
+            let hidden = tree.listed(&closure, &want, list).hidden;
+            hidden.iter().map(|&f| tree.file_path(f)).collect::<Vec<_>>()
+        };
+        assert!(hidden(b"t.o: t.c sure.h deep.h\n").is_empty());
+        assert!(hidden(b"t.o: t.c ./sure.h deep.h maybe.h\n").is_empty());
+        assert_eq!(hidden(b"t.o: t.c sure.h\n"), [path.join("deep.h")]);
+        assert_eq!(hidden(b"t.o: sure.h deep.h\n"), [path.join("t.c")]);
+    }
+    // What was compiled of a header stands for it.
+    write("sure.h.gch", "");
+    tree.begin_batch();
+    let (closure, _) = tree.closure(config, &want);
+    assert!(tree.listed(&closure, &want, b"t.o: t.c\n").hidden.is_empty());
+}

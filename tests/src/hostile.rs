@@ -1,0 +1,8 @@
+//! Members that break rules: they joined by a real invitation and speak the real protocol over the node's own transport,
+//! and say whatever they like.
+
+pub mod peer;
+pub mod relay;
+
+pub use peer::{Hostile, Wire};
+pub use relay::{Relay, Tamper};

@@ -1,0 +1,160 @@
+//! Runs compile commands as a build tool would, many at a time, and keeps everything a tool could see of each.
+
+use std::ffi::OsString;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+
+use crate::node::Node;
+use crate::person::Person;
+use crate::{Context, Outcome, Trouble};
+
+/// One command to be run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// Compiler and arguments.
+    pub argv: Vec<OsString>,
+}
+
+/// What a build tool saw of one command.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Exit code, or 128 plus the signal.
+    pub exit: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// From start to end.
+    pub wall: Duration,
+    /// User and system time of the process and of the children that it waited for.
+    pub cpu: Duration,
+    /// Its process id while it lived.
+    pub pid: u32,
+}
+
+/// Where commands are run.
+#[derive(Clone, Copy, Debug)]
+pub enum Via<'a> {
+    /// By the plain compiler.
+    Plain,
+    /// By `potluck COMPILER …` against this node.
+    Pool(&'a Node),
+}
+
+impl Via<'_> {
+    /// The command, ready to be started, as the submitter's user.
+    pub fn command(self, job: &Job) -> Command {
+        let mut command = match self {
+            Via::Plain => {
+                let mut command = Command::new(&job.argv[0]);
+                command.args(&job.argv[1..]).env_clear();
+                let home = crate::lab::base_dir().unwrap_or_else(|_| "/var/tmp".into());
+                command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").env("HOME", home);
+                Person::submitter().adopt(&mut command);
+                command
+            }
+            Via::Pool(node) => node.command(&job.argv),
+        };
+        command.current_dir(&job.cwd).stdin(Stdio::null());
+        command
+    }
+}
+
+/// Runs one command to its end.
+pub fn run(mut command: Command, what: &str) -> Outcome<Seen> {
+    let capture = |name: &str| -> Outcome<(std::fs::File, OwnedFd)> {
+        let file = std::fs::File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
+        let copy = OwnedFd::from(file.try_clone()?);
+        Ok((file, copy))
+    };
+    let (mut stdout, child_stdout) = capture("stdout")?;
+    let (mut stderr, child_stderr) = capture("stderr")?;
+    command.stdout(child_stdout).stderr(child_stderr);
+    let start = Instant::now();
+    let child = command.spawn().context(|| format!("starting {what}"))?;
+    let pid = child.id();
+    let (status, cpu) = wait_with_usage(pid)?;
+    let wall = start.elapsed();
+    let read = |file: &mut std::fs::File| -> Outcome<Vec<u8>> {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let exit = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
+    Ok(Seen { exit, stdout: read(&mut stdout)?, stderr: read(&mut stderr)?, wall, cpu, pid })
+}
+
+/// Waits for a child and says how much CPU time it and what it waited for have used.
+fn wait_with_usage(pid: u32) -> Outcome<(i32, Duration)> {
+    let mut status = 0;
+    // SAFETY: a rusage is plain numbers, all zeroes is one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to live locals; the process is our own child that nobody else waits for.
+        let got = unsafe { libc::wait4(pid as libc::pid_t, &raw mut status, 0, &raw mut usage) };
+        if got == pid as libc::pid_t {
+            let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+            return Ok((status, time(usage.ru_utime) + time(usage.ru_stime)));
+        }
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(Trouble::new(format!("waiting for process {pid}: {error}")));
+        }
+    }
+}
+
+/// Runs all jobs, `parallel` at a time, in order of start; results in the jobs' order.
+pub fn run_all(via: Via<'_>, jobs: &[Job], parallel: usize, tick: &(dyn Fn(usize) + Sync)) -> Outcome<Vec<Seen>> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results: Mutex<Vec<Option<Outcome<Seen>>>> = Mutex::new(jobs.iter().map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..parallel.min(jobs.len()).max(1) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(index) else { break };
+                    let seen = run(via.command(job), &job.argv[0].to_string_lossy());
+                    results.lock().expect("nobody panics with it")[index] = Some(seen);
+                    tick(done.fetch_add(1, Ordering::Relaxed) + 1);
+                }
+            });
+        }
+    });
+    results.into_inner().expect("threads are over").into_iter().map(|r| r.expect("every job was run")).collect()
+}
+
+/// How many processes this machine runs at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_output_and_cpu_time_of_a_command_are_seen() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo out; echo err >&2; exit 3"]);
+        let seen = run(command, "sh").unwrap();
+        assert_eq!((seen.exit, seen.stdout.as_slice(), seen.stderr.as_slice()), (3, &b"out\n"[..], &b"err\n"[..]));
+        assert!(seen.cpu > Duration::from_millis(5) && seen.wall >= Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_signal_is_not_an_exit_code() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -9 $$"]);
+        assert_eq!(run(command, "sh").unwrap().exit, 137);
+    }
+}
