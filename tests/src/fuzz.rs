@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::lab::base_dir;
 use crate::person::Person;
-use crate::run::{Job, Seen, Via, run, run_all};
+use crate::run::{Job, Seen, Via, run_all};
 use crate::tree::{Baseline, Outputs};
 use crate::{Context, Outcome, Trouble};
 
@@ -148,9 +148,7 @@ impl Ground {
     fn build(&self, via: Via<'_>) -> Outcome<Vec<Result>> {
         let baseline = Baseline::take(&[self.out()]);
         let seen = match via {
-            Via::Plain => {
-                self.jobs().iter().map(|j| run(via.command(j), "compiler")).collect::<Outcome<Vec<Seen>>>()?
-            }
+            Via::Plain => run_all(via, &self.jobs(), 1, &|_| {})?,
             Via::Pool(_) => run_all(via, &self.jobs(), UNITS, &|_| {})?,
         };
         self.collect(&seen, &baseline)

@@ -109,10 +109,12 @@ pub fn main() -> Outcome<()> {
         std::process::exit(1);
     }
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    match (args.next().as_deref(), args.next()) {
-        (Some("hold"), None) => hold(),
-        (Some("worker"), Some(spec)) => worker(&spec),
-        (Some("first"), Some(spec)) => first(&serde_json::from_str(&spec)?),
+    let args: Vec<String> = args.collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["hold"] => hold(),
+        ["start", uid, gid] => crate::run::serve_starts(uid, gid),
+        ["worker", spec] => worker(spec),
+        ["first", spec] => first(&serde_json::from_str(spec)?),
         _ => Err(Trouble::new("this program is started by the Lab only")),
     }
 }
@@ -153,6 +155,9 @@ fn say(line: &str) {
 }
 
 fn first(spec: &Spec) -> Outcome<()> {
+    // Its number in the host is told by its parent; nothing is said here before the harness has read that.
+    let mut known = String::new();
+    std::io::stdin().read_line(&mut known)?;
     enter_root(spec).context(|| "building a worker's root".into())?;
     say("ready");
     // Held while a node is started, so that its end cannot be seen before its number is known.
@@ -164,10 +169,11 @@ fn first(spec: &Spec) -> Outcome<()> {
             for line in std::io::stdin().lock().lines().map_while(Result::ok) {
                 if line == "go" {
                     let mut current = node.lock().expect("nobody panics with it");
+                    // Before the node itself can say anything: what comes after this line is of the new node.
+                    say("starting");
                     match start_node(&spec) {
                         Ok(pid) => {
                             *current = pid;
-                            say(&format!("started {pid}"));
                             let _ = started.send(());
                         }
                         Err(e) => say(&format!("ended 0 {e}")),

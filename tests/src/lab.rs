@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -371,13 +371,14 @@ fn wait_line(lines: &Receiver<String>, wanted: &str, within: Duration) -> Outcom
         match lines.recv_timeout(left) {
             Ok(line) if line.starts_with(wanted) => return Ok(line),
             // The end of an earlier node is no news while the next one is being started.
-            Ok(line) if line.starts_with("ended") && wanted != "started" => {
+            Ok(line) if line.starts_with("ended") && wanted != "starting" => {
                 return Err(Trouble::new(format!("it ended at once: {line}")));
             }
             Ok(line) => heard.push(line),
-            Err(_) => {
-                let heard = heard.join(" | ");
-                return Err(Trouble::new(format!("no line \"{wanted}…\" within {within:?}; heard: {heard}")));
+            Err(why) => {
+                let (heard, end) = (heard.join(" | "), why == RecvTimeoutError::Disconnected);
+                let why = if end { "before it ended".into() } else { format!("within {within:?}") };
+                return Err(Trouble::new(format!("no line \"{wanted}…\" {why}; heard: {heard}")));
             }
         }
     }
@@ -536,16 +537,17 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let commands = helper.stdin.take();
+        let mut commands = helper.stdin.take().expect("a pipe");
         let lines = lines_of(helper.stdout.take().expect("a pipe"), &state.with_extension("out"))?;
         let first = wait_line(&lines, "first", READY_WITHIN)?;
         let first: u32 = first.trim_start_matches("first ").parse().context(|| first.clone())?;
+        writeln!(commands, "known")?;
         let enter = ["nsenter", "-t", &first.to_string(), "-m", "-n", "-i", "-u", "-p", "-S"];
         let mut enter: Vec<String> = enter.map(String::from).to_vec();
         enter.extend([person.uid.to_string(), "-G".into(), person.gid.to_string(), "--".into()]);
         let node =
             Node { name, person, programs: programs.to_path_buf(), enter, env: spec.env.clone(), address: listen };
-        let mut worker = Self { node, first, state, helper, commands, lines };
+        let mut worker = Self { node, first, state, helper, commands: Some(commands), lines };
         wait_line(&worker.lines, "ready", READY_WITHIN)?;
         hub.plug(index, first)?;
         if bin.join("potluck-node").is_file() {
@@ -569,7 +571,7 @@ impl Worker {
     pub fn start_node(&mut self) -> Outcome<()> {
         let commands = self.commands.as_mut().context(|| "a worker on loopback is not started again".into())?;
         writeln!(commands, "go")?;
-        wait_line(&self.lines, "started", READY_WITHIN)?;
+        wait_line(&self.lines, "starting", READY_WITHIN)?;
         let ready = wait_line(&self.lines, "potluck node ready", READY_WITHIN);
         ready.map(|_| ()).context(|| {
             let err = fs::read_to_string(self.state.join("node.err")).unwrap_or_default();

@@ -1,19 +1,23 @@
 //! Runs compile commands as a build tool would, many at a time, and keeps everything a tool could see of each.
 
-use std::ffi::OsString;
-use std::io::{Read, Seek, SeekFrom};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
-use crate::person::Person;
-use crate::{Context, Outcome, Trouble};
+use crate::person::{Person, is_root};
+use crate::{Context, Outcome, Trouble, inside};
 
 /// One command to be run.
 #[derive(Clone, Debug)]
@@ -25,7 +29,7 @@ pub struct Job {
 }
 
 /// What a build tool saw of one command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seen {
     /// Exit code, or 128 plus the signal.
     pub exit: i32,
@@ -113,6 +117,86 @@ fn wait_with_usage(pid: u32) -> Outcome<(i32, Duration)> {
     }
 }
 
+/// A small process of the submitter's user that starts commands one at a time, as `make` would. Started by the harness
+/// itself, a command would be charged with copying the page tables of a large process, and with a change of user.
+struct Starter {
+    process: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// One command for a [`Starter`]: whole environment, and paths of any bytes.
+#[derive(Serialize, Deserialize)]
+struct Start {
+    argv: Vec<Vec<u8>>,
+    env: Vec<(Vec<u8>, Vec<u8>)>,
+    cwd: Vec<u8>,
+}
+
+impl Starter {
+    fn new() -> Outcome<Self> {
+        // It becomes the user itself: where the harness was built, that user may not enter.
+        let Person { uid, gid } = Person::submitter();
+        let mut command = Command::new(inside::program()?);
+        command.args(["start", &uid.to_string(), &gid.to_string()]).env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().context(|| "starting the starter of commands".into())?;
+        let questions = process.stdin.take().expect("a pipe");
+        let answers = BufReader::new(process.stdout.take().expect("a pipe"));
+        Ok(Self { process, questions, answers })
+    }
+
+    /// Runs one command to its end. It must set its whole environment and its folder itself.
+    fn run(&mut self, command: &Command) -> Outcome<Seen> {
+        let bytes = |s: &OsStr| s.as_bytes().to_vec();
+        let argv = std::iter::once(command.get_program()).chain(command.get_args()).map(bytes).collect();
+        let env = command.get_envs().filter_map(|(k, v)| Some((bytes(k), bytes(v?)))).collect();
+        let cwd = bytes(command.get_current_dir().unwrap_or("/".as_ref()).as_os_str());
+        writeln!(self.questions, "{}", serde_json::to_string(&Start { argv, env, cwd })?)?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        let seen: Result<Seen, String> = serde_json::from_str(&answer).context(|| "the starter ended".into())?;
+        seen.map_err(Trouble::new)
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A starter's whole life: commands from its standard input, what was seen of them to its standard output.
+pub fn serve_starts(uid: &str, gid: &str) -> Outcome<()> {
+    if is_root() {
+        let number = |id: &str| id.parse().context(|| format!("not a user or group: {id}"));
+        let (uid, gid) = (Uid::from_raw(number(uid)?), Gid::from_raw(number(gid)?));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+    }
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let start: Start = serde_json::from_str(&line?)?;
+        let mut argv = start.argv.into_iter().map(OsString::from_vec);
+        let program = argv.next().unwrap_or_default();
+        let mut command = Command::new(&program);
+        command.args(argv).env_clear().current_dir(OsString::from_vec(start.cwd)).stdin(Stdio::null());
+        command.envs(start.env.into_iter().map(|(k, v)| (OsString::from_vec(k), OsString::from_vec(v))));
+        let seen = run(command, &program.to_string_lossy()).map_err(|e| e.to_string());
+        writeln!(out, "{}", serde_json::to_string(&seen)?)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Runs jobs one at a time.
+pub fn run_in_turn(jobs: &[(Via<'_>, &Job)]) -> Outcome<Vec<Seen>> {
+    let mut starter = Starter::new()?;
+    jobs.iter().map(|(via, job)| starter.run(&via.command(job))).collect()
+}
+
 /// Runs all jobs, `parallel` at a time, in order of start; results in the jobs' order.
 pub fn run_all(via: Via<'_>, jobs: &[Job], parallel: usize, tick: &(dyn Fn(usize) + Sync)) -> Outcome<Vec<Seen>> {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -120,10 +204,14 @@ pub fn run_all(via: Via<'_>, jobs: &[Job], parallel: usize, tick: &(dyn Fn(usize
     std::thread::scope(|scope| {
         for _ in 0..parallel.min(jobs.len()).max(1) {
             scope.spawn(|| {
+                let mut starter = Starter::new();
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(index) else { break };
-                    let seen = run(via.command(job), &job.argv[0].to_string_lossy());
+                    let seen = match &mut starter {
+                        Ok(starter) => starter.run(&via.command(job)),
+                        Err(e) => Err(Trouble::new(e.to_string())),
+                    };
                     results.lock().expect("nobody panics with it")[index] = Some(seen);
                     tick(done.fetch_add(1, Ordering::Relaxed) + 1);
                 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use potluck_tests::judge::{GCC, Trial};
 use potluck_tests::mode::PLAIN;
 use potluck_tests::node::Status;
-use potluck_tests::run::{Job, Seen, Via, cores, run, run_all};
+use potluck_tests::run::{Job, Seen, Via, cores, run_all, run_in_turn};
 use potluck_tests::table::{median, quantile, render};
 use potluck_tests::tree::{self, Baseline};
 use potluck_tests::workload::Workload;
@@ -212,12 +212,10 @@ fn latency(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
     let jobs = trial.jobs()?;
     build(pool(lab), trial, &jobs, 8)?;
     let before = Baseline::take(&trial.workload.roots);
-    let mut added = Vec::new();
-    for job in &jobs {
-        let wall = |via: Via<'_>| run(via.command(job), "compiler").map(|s| s.wall.as_secs_f64() * 1000.0);
-        let local = wall(Via::Plain)?;
-        added.push(wall(pool(lab))? - local);
-    }
+    let turns: Vec<_> = jobs.iter().flat_map(|job| [(Via::Plain, job), (pool(lab), job)]).collect();
+    let seen = run_in_turn(&turns)?;
+    let wall = |s: &Seen| s.wall.as_secs_f64() * 1000.0;
+    let added: Vec<f64> = seen.chunks(2).map(|pair| wall(&pair[1]) - wall(&pair[0])).collect();
     tree::remove(&before.changes(&trial.workload.roots)?.0)?;
     figures.add(format!("{name} -j1: added latency, median"), median(&added), "ms", Some(("≤", LATENCY_MAX_MS)));
     figures.add(format!("{name} -j1: added latency, 90 %"), quantile(&added, 0.9), "ms", None);
