@@ -413,7 +413,9 @@ impl Submitter {
             let user = ["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--pdeathsig", "KILL"];
             args.extend(user.map(String::from));
         }
-        args.extend([bin.join("potluck").to_string_lossy().into_owned(), "node".into(), "--listen".into(), address]);
+        if let Ok(pre) = std::env::var("LABPRE") { args.extend(pre.split(' ').map(String::from)); args.push(bin.join("potluck-node").to_string_lossy().into_owned()); } else
+        { args.extend([bin.join("potluck").to_string_lossy().into_owned(), "node".into(), "--listen".into(), address.clone()]); }
+        if std::env::var("LABPRE").is_ok() { args.extend(["node".into(), "--listen".into(), address]); }
         if let Some(n) = plan.local_compiles {
             args.extend(["--local-compiles".into(), n.to_string()]);
         }
@@ -472,8 +474,7 @@ impl Submitter {
 
     /// CPU seconds that its node and everything it started and waited for have used.
     pub fn cpu_seconds(&self) -> f64 {
-        let ticks: u64 = node::family(self.pid()).iter().map(|p| p.cpu_ticks + p.children_ticks).sum();
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+        node::family(self.pid()).iter().map(|p| (p.cpu() + p.children_cpu()).as_secs_f64()).sum()
     }
 }
 

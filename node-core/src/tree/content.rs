@@ -160,12 +160,11 @@ impl Tree {
         let digest = Digest::of(&content);
         let directives = (scan && meta.len() <= SCANNED_BYTES_MAX).then(|| Arc::new(scan::directives(&content)));
         let own_uid = self.own_uid;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let now_ns = super::wall_clock_ns();
         let file = &mut self.files[id as usize];
         let mtime = (meta.mtime(), meta.mtime_nsec() as u32);
         let mode = meta.mode() & 0o7777;
-        let age_ns = (now.tv_sec as i128 - meta.ctime() as i128) * 1_000_000_000
-            + (now.tv_nsec as i128 - meta.ctime_nsec() as i128);
+        let age_ns = now_ns - (meta.ctime() as i128 * 1_000_000_000 + meta.ctime_nsec() as i128);
         let same = file.version > 0 && file.digest == digest && file.mtime == mtime && file.mode == mode;
         file.dirty = age_ns < RACY_NS;
         file.checked = batch;

@@ -205,7 +205,7 @@ impl Tree {
         };
         self.counts.directory_reads += 1;
         self.touched += 1;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let now_s = (super::wall_clock_ns() / 1_000_000_000) as i64;
         let dir = &mut self.dirs[id as usize];
         let was_closed = if dir.loaded { dir.mode == 0 } else { closed };
         dir.mode_read = stat.st_mode & 0o7777;
@@ -217,7 +217,7 @@ impl Tree {
         };
         dir.identity = (stat.st_dev, stat.st_ino);
         // A directory changed within the clock's granularity of the reading may change again unseen (git's racy rule).
-        let racy = now.tv_sec as i64 - stat.st_mtime <= 1;
+        let racy = now_s - stat.st_mtime <= 1;
         dir.changed_at = if racy {
             (0, 0, 0, 0)
         } else {

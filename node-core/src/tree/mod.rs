@@ -17,6 +17,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use potluck_model::ids::Digest;
 use potluck_model::scan::{Directives, Value};
@@ -25,6 +26,14 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 pub use closure::{Closure, ConfigId, Listed, Record, Want};
 pub use content::{ReadError, open_regular};
 pub use listing::{Found, is_private};
+
+/// The wall clock, to be compared with a file's times: nanoseconds since 1970.
+fn wall_clock_ns() -> i128 {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    }
+}
 
 /// Index of a directory.
 pub type DirId = u32;

@@ -19,7 +19,7 @@ use serde_json::Value;
 #[derive(Parser)]
 struct Args {
     /// Files of each project whose CPU time is compared.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 100)]
     files: usize,
     /// Files whose latency is measured one at a time.
     #[arg(long, default_value_t = 200)]
@@ -146,8 +146,7 @@ fn cpu(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
 /// CPU seconds of the workers' own processes, compilers left out.
 fn worker_own_cpu(lab: &Lab) -> f64 {
     let own = lab.workers.iter().flat_map(|w| [w.named("potluck-node"), w.named("potluck-runner")].concat());
-    let ticks: u64 = own.map(|p| p.cpu_ticks).sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    own.map(|p| p.cpu().as_secs_f64()).sum()
 }
 
 fn bytes(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
