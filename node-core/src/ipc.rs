@@ -1,7 +1,9 @@
 //! The local socket: wrappers and command lines of the same user.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,9 +13,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::core::Event;
-
-/// When nothing can be said within this time, the wrapper hears that it is being worked on: well below its patience.
-const WORKING_AFTER: Duration = Duration::from_millis(100);
 
 static NEXT_CONN: AtomicU64 = AtomicU64::new(1 << 40);
 
@@ -33,6 +32,27 @@ pub fn listen(path: &Path) -> Result<UnixListener, String> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(listener)
+}
+
+/// Tells waiting wrappers that their questions were taken. A message to each would wake it and cost both sides more than
+/// all else that is said.
+pub struct Taken(std::fs::File);
+
+impl Taken {
+    /// For the node that listens at `socket`.
+    pub fn beside(socket: &Path) -> Result<Self, String> {
+        let path = PathBuf::from(OsString::from_vec(ipc::taken_path(socket.as_os_str().as_bytes())));
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.map(Self).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Everything that was read from wrappers has been dealt with.
+    pub fn all(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        // If it cannot be told, wrappers that wait long compile themselves, as with a node that hangs.
+        let _ = self.0.write_at(&now_ns.to_le_bytes(), 0);
+    }
 }
 
 /// Accepts for as long as the node lives.
@@ -86,14 +106,13 @@ async fn connection(conn: u64, mut stream: UnixStream, events: &mpsc::UnboundedS
     if sent.is_err() {
         return;
     }
-    let mut said_working = false;
     let mut byte = [0; 1];
     loop {
         let (mut reader, mut writer) = stream.split();
         tokio::select! {
             reply = rx.recv() => {
                 let Some(reply) = reply else { return };
-                let last = !matches!(reply, Reply::Api { last: false, .. } | Reply::Working);
+                let last = !matches!(reply, Reply::Api { last: false, .. });
                 let holds = matches!(reply, Reply::Local { .. });
                 if writer.write_all(&ipc::encode(&reply)).await.is_err() {
                     return;
@@ -118,12 +137,6 @@ async fn connection(conn: u64, mut stream: UnixStream, events: &mpsc::UnboundedS
             }
             // A wrapper says nothing more: this is its end.
             _ = reader.read(&mut byte) => return,
-            () = tokio::time::sleep(WORKING_AFTER), if !said_working => {
-                said_working = true;
-                if writer.write_all(&ipc::encode(&Reply::Working)).await.is_err() {
-                    return;
-                }
-            }
         }
     }
 }

@@ -89,6 +89,7 @@ async fn start(
     let membership = Arc::new(Membership::open(identity, &dirs.state).map_err(|e| e.to_string())?);
     let socket_path = dirs.socket();
     let socket = crate::ipc::listen(&socket_path)?;
+    let taken = crate::ipc::Taken::beside(&socket_path)?;
     let listener = TcpListener::bind(options.listen).await.map_err(|e| format!("{}: {e}", options.listen))?;
     let listen = listener.local_addr().map_err(|e| e.to_string())?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
@@ -160,7 +161,8 @@ async fn start(
     println!("potluck node ready on {listen}");
     use std::io::Write;
     let _ = std::io::stdout().flush();
-    core.run(events_rx).await;
+    // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
+    tokio::spawn(core.run(events_rx, taken)).await.map_err(|e| e.to_string())?;
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
 }

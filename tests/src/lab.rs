@@ -413,9 +413,7 @@ impl Submitter {
             let user = ["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--pdeathsig", "KILL"];
             args.extend(user.map(String::from));
         }
-        if let Ok(pre) = std::env::var("LABPRE") { args.extend(pre.split(' ').map(String::from)); args.push(bin.join("potluck-node").to_string_lossy().into_owned()); } else
-        { args.extend([bin.join("potluck").to_string_lossy().into_owned(), "node".into(), "--listen".into(), address.clone()]); }
-        if std::env::var("LABPRE").is_ok() { args.extend(["node".into(), "--listen".into(), address]); }
+        args.extend([bin.join("potluck").to_string_lossy().into_owned(), "node".into(), "--listen".into(), address]);
         if let Some(n) = plan.local_compiles {
             args.extend(["--local-compiles".into(), n.to_string()]);
         }

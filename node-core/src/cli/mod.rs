@@ -350,7 +350,6 @@ pub(crate) fn call_each(request: &Value, mut each: impl FnMut(Value)) -> Result<
                     return Ok(());
                 }
             }
-            Reply::Working => {}
             other => return Err(Failure::from(format!("the node answered {other:?}"))),
         }
     }

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::dirs::Dirs;
 use crate::guest::{GuestEvent, GuestSettings, Served};
+use crate::ipc::Taken;
 use crate::membership::Membership;
 use crate::transport::link::Link;
 use crate::tree::Tree;
@@ -250,7 +251,7 @@ impl Core {
     }
 
     /// Runs until told to quit.
-    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>, taken: Taken) {
         let (mut batch, mut last) = (Vec::new(), 0);
         loop {
             let wake = [self.submitter.next_wake(), self.worker.next_wake()].into_iter().flatten().min();
@@ -269,11 +270,15 @@ impl Core {
             }
             last = batch.len();
             self.tree.begin_batch();
+            let asked = batch.iter().any(|e| matches!(e, Event::Compile(..)));
             for event in batch.drain(..) {
                 self.take(event);
             }
             self.place(place::Event::Tick);
             self.work(place::WorkerEvent::Tick);
+            if asked {
+                taken.all();
+            }
             if self.quit {
                 return;
             }

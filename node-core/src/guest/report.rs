@@ -5,6 +5,7 @@ use potluck_runner::protocol::{End, HarvestKind as Kept, LimitKind, Report};
 use potluck_wire::pool::{self, HarvestKind, Harvested};
 
 use super::Finished;
+use crate::core_content;
 use crate::sandbox::Touched;
 
 /// Standard output and error together: what fits into one control message beside everything else.
@@ -57,7 +58,7 @@ pub(super) fn digest_report(
                     out.raw = true;
                     out.content = Some(content);
                 } else {
-                    let packed = zstd::bulk::compress(&content, 1).unwrap_or_default();
+                    let packed = core_content::pack_inline(&content);
                     if packed.len() > INLINE_BYTES_MAX {
                         out.transfer = transfer_base + large.len() as u64;
                         large.push((out.transfer, content));

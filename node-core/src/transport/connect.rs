@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::stream::{PeerStream, tune};
+use super::stream::{PeerStream, buffered, tune};
 use super::tls::{self, ALPN_JOIN, ALPN_POOL, Accept};
 use crate::membership::Membership;
 
@@ -86,7 +86,7 @@ async fn connect_as(
         Err(_) => return Err(ConnectError::TimedOut(addr)),
     };
     tune(&tcp).map_err(|error| ConnectError::Unreachable(addr, error))?;
-    let handshake = TlsConnector::from(config).connect(tls::server_name(), tcp);
+    let handshake = TlsConnector::from(config).connect(tls::server_name(), buffered(tcp));
     let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) if is_our_refusal(&error) => return Err(ConnectError::WrongNode(addr)),

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::join;
-use super::stream::{PeerStream, tune};
+use super::stream::{PeerStream, buffered, tune};
 use super::tls::{self, ALPN_JOIN, ALPN_POOL};
 use crate::membership::Membership;
 
@@ -117,7 +117,7 @@ impl Gate {
     async fn admit(self: &Arc<Self>, tcp: TcpStream, remote: SocketAddr) -> io::Result<Option<PeerStream>> {
         tune(&tcp)?;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let hello = before(deadline, LazyConfigAcceptor::new(Acceptor::default(), tcp)).await?;
+        let hello = before(deadline, LazyConfigAcceptor::new(Acceptor::default(), buffered(tcp))).await?;
         let offers = |alpn: &[u8]| hello.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == alpn));
         if offers(ALPN_POOL) {
             let tls = before(deadline, hello.into_stream(Arc::clone(&self.pool))).await?;

@@ -41,6 +41,8 @@ const SCANNED_BYTES_MAX: u64 = 64 << 20;
 /// A file that changed this shortly before it was read may change again within the clock's granularity (4 ms, coarse
 /// on old kernels 10 ms): it is read again.
 const RACY_NS: i128 = 20_000_000;
+/// A folder with this many files to be looked at is opened for it.
+const FILES_IN_OPENED_MIN: u32 = 5;
 
 /// Opens a path that may be anything: never blocks on a FIFO, never becomes a controlling terminal.
 pub fn open_regular(path: &Path) -> Result<(StdFile, std::fs::Metadata), ReadError> {
@@ -71,12 +73,20 @@ impl Tree {
 
     /// The same for many: each folder's path is walked once, not once for every file in it.
     pub(super) fn fresh_files(&mut self, ids: &[FileId]) {
+        let asked: Vec<FileId> = ids.iter().copied().filter(|&id| self.known_without_stat(id).is_none()).collect();
+        let mut files_in: HashMap<DirId, u32> = HashMap::default();
+        for &id in &asked {
+            *files_in.entry(self.files[id as usize].dir).or_default() += 1;
+        }
         let mut folders: HashMap<DirId, Option<OwnedFd>> = HashMap::default();
-        for &id in ids {
-            if self.known_without_stat(id).is_some() {
+        for id in asked {
+            let (dir, name) = (self.files[id as usize].dir, self.files[id as usize].name.clone());
+            // Opening and closing the folder is dearer than walking to it a few times.
+            if files_in[&dir] < FILES_IN_OPENED_MIN {
+                let path = self.file_path(id);
+                self.fresh_by_stat(id, || rustix::fs::lstat(&path));
                 continue;
             }
-            let (dir, name) = (self.files[id as usize].dir, self.files[id as usize].name.clone());
             let folder = folders.entry(dir).or_insert_with(|| {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 rustix::fs::open(&self.dirs[dir as usize].path, flags, Mode::empty()).ok()

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Raised when a frame changes its meaning; a node answers an unknown version with `Reply::Local`.
-pub const IPC_VERSION: u16 = 1;
+pub const IPC_VERSION: u16 = 2;
 /// Longest frame either way: 100,000-character command lines, objects of some MiB in stdout at most.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Variables that the wrapper sends, besides all that begin with `LC_` or `POTLUCK_`. Everything else cannot change a
@@ -137,11 +137,15 @@ pub struct Compile {
     pub file_bytes: u64,
 }
 
+/// Where the node says, without waking anybody, when it last had taken everything that was asked: beside its socket.
+/// Eight bytes, little endian: nanoseconds of the monotonic clock. A wrapper that has heard nothing looks there once.
+pub fn taken_path(socket: &[u8]) -> Vec<u8> {
+    [socket, b".taken"].concat()
+}
+
 /// From the node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// The request is being worked on; sent when nothing else can be said within 100 ms.
-    Working,
     /// Execute the compiler now. The connection is the local slot: leave it open across exec.
     Local {
         /// Reason code.

@@ -4,13 +4,13 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::process::words_of;
 use potluck_wire::ipc::{self, Reply, Request};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -84,31 +84,21 @@ pub fn socket_path(given: Option<&[u8]>, runtime_dir: Option<&[u8]>, home: Optio
 
 /// Asks, and waits for the final word; for the first one no longer than `patience`.
 pub fn ask(socket: &[u8], request: &Request, patience: Duration) -> Answer {
-    let mut deadline = Deadline { patience, at: Some(Instant::now() + patience) };
+    let mut silence = Silence { patience: Some(patience), socket, asked_ns: monotonic_ns() };
     let fd = match connect(socket, patience) {
         Ok(fd) => fd,
         Err(trouble) => return Answer::None(trouble),
     };
-    if let Err(trouble) = send(&fd, &ipc::encode(request), &deadline) {
+    if let Err(trouble) = send(&fd, &ipc::encode(request), &mut silence) {
         return Answer::None(trouble);
     }
     let mut inbox = Vec::new();
-    loop {
-        let reply = match receive(&fd, &mut inbox, &mut deadline) {
-            Ok(reply) => reply,
-            Err(trouble) => return Answer::None(trouble),
-        };
-        return match reply {
-            Reply::Working => {
-                // From here on the node's end is noticed as the end of the connection, however it ends.
-                deadline.at = None;
-                continue;
-            }
-            Reply::Local { reason } => Answer::Local { reason, slot: fd },
-            Reply::Done { exit, stdout, stderr } => Answer::Done { exit, stdout, stderr },
-            Reply::Fail { exit, message } => Answer::Fail { exit, message },
-            Reply::Api { .. } => Answer::None(Trouble::Protocol("it answered another question".to_owned())),
-        };
+    match receive(&fd, &mut inbox, &mut silence) {
+        Ok(Reply::Local { reason }) => Answer::Local { reason, slot: fd },
+        Ok(Reply::Done { exit, stdout, stderr }) => Answer::Done { exit, stdout, stderr },
+        Ok(Reply::Fail { exit, message }) => Answer::Fail { exit, message },
+        Ok(Reply::Api { .. }) => Answer::None(Trouble::Protocol("it answered another question".to_owned())),
+        Err(trouble) => Answer::None(trouble),
     }
 }
 
@@ -121,11 +111,39 @@ pub fn tell(socket: &[u8], notice: &Request) {
     }
 }
 
-/// When silence becomes too long.
-struct Deadline {
-    patience: Duration,
-    /// `None`: never again.
-    at: Option<Instant>,
+/// How long silence is borne.
+struct Silence<'a> {
+    /// `None`: for ever. From there on the node's end is noticed as the end of the connection, however it ends.
+    patience: Option<Duration>,
+    socket: &'a [u8],
+    /// When the question began to be asked.
+    asked_ns: u64,
+}
+
+impl Silence<'_> {
+    /// Whether the node has read everything and has come to the end of its round since: then it works, and has nothing
+    /// to say yet. It does not say this by a message, which would cost more than all others of a compile.
+    fn is_work(&self, fd: &OwnedFd) -> bool {
+        let mut unread: libc::c_int = 1;
+        // SAFETY: TIOCOUTQ (for sockets SIOCOUTQ of unix(7)) writes one int.
+        let asked = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        if asked != 0 || unread != 0 {
+            return false;
+        }
+        let path = ipc::taken_path(self.socket);
+        let mut taken_ns = [0; 8];
+        let Ok(file) = rustix::fs::open(OsStr::from_bytes(&path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        else {
+            return false;
+        };
+        matches!(rustix::io::read(&file, &mut taken_ns), Ok(8)) && u64::from_le_bytes(taken_ns) >= self.asked_ns
+    }
+}
+
+/// Comparable with that of other processes.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn connect(path: &[u8], patience: Duration) -> Result<OwnedFd, Trouble> {
@@ -170,11 +188,11 @@ fn listener_uid(fd: &OwnedFd) -> Option<u32> {
     (result == 0).then_some(cred.uid)
 }
 
-fn send(fd: &OwnedFd, mut bytes: &[u8], deadline: &Deadline) -> Result<(), Trouble> {
+fn send(fd: &OwnedFd, mut bytes: &[u8], silence: &mut Silence<'_>) -> Result<(), Trouble> {
     while !bytes.is_empty() {
         match rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(n) => bytes = &bytes[n..],
-            Err(Errno::AGAIN) => wait(fd, PollFlags::OUT, deadline)?,
+            Err(Errno::AGAIN) => wait(fd, PollFlags::OUT, silence)?,
             Err(Errno::INTR) => {}
             // It hung up early; it may have said why, and that is in our receive buffer still.
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
@@ -185,7 +203,7 @@ fn send(fd: &OwnedFd, mut bytes: &[u8], deadline: &Deadline) -> Result<(), Troub
 }
 
 /// The next reply.
-fn receive(fd: &OwnedFd, inbox: &mut Vec<u8>, deadline: &mut Deadline) -> Result<Reply, Trouble> {
+fn receive(fd: &OwnedFd, inbox: &mut Vec<u8>, silence: &mut Silence<'_>) -> Result<Reply, Trouble> {
     let protocol = |error: ipc::FrameError| Trouble::Protocol(error.to_string());
     loop {
         if let Some((head, rest)) = inbox.split_first_chunk::<4>() {
@@ -196,32 +214,27 @@ fn receive(fd: &OwnedFd, inbox: &mut Vec<u8>, deadline: &mut Deadline) -> Result
                 return Ok(reply);
             }
         }
+        wait(fd, PollFlags::IN, silence)?;
         inbox.reserve(READ_BYTES);
         match rustix::net::recv(fd, spare_capacity(inbox), RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err(Trouble::Ended),
-            Ok(_) => {
-                // Silence is what is measured: a large frame may take longer.
-                deadline.at = deadline.at.map(|_| Instant::now() + deadline.patience);
-            }
-            Err(Errno::AGAIN) => wait(fd, PollFlags::IN, deadline)?,
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => return Err(Trouble::Ended),
         }
     }
 }
 
-/// Sleeps until the socket is ready or the deadline has passed.
-fn wait(fd: &OwnedFd, what: PollFlags, deadline: &Deadline) -> Result<(), Trouble> {
-    let timeout = match deadline.at.map(|at| at.saturating_duration_since(Instant::now())) {
-        Some(Duration::ZERO) => return Err(Trouble::Silent),
-        Some(left) => Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }),
-        None => None,
-    };
+/// Sleeps until the socket is ready. Silence is what is measured: a large frame may take longer.
+fn wait(fd: &OwnedFd, what: PollFlags, silence: &mut Silence<'_>) -> Result<(), Trouble> {
+    let time = |t: Duration| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: i64::from(t.subsec_nanos()) };
+    let timeout = silence.patience.map(time);
     match poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), what)], timeout.as_ref()) {
-        // The caller tries again, finds nothing and comes back with the deadline passed.
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(Trouble::Connect(words_of(error))),
+        Ok(0) if silence.is_work(fd) => silence.patience = None,
+        Ok(0) => return Err(Trouble::Silent),
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(Trouble::Connect(words_of(error))),
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::arch::{asm, global_asm};
 use std::cell::UnsafeCell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::process::Started;
@@ -51,6 +51,7 @@ static TLS: Tls = Tls(UnsafeCell::new([0; TLS_BYTES + THREAD_BYTES]));
 /// Entries of the auxiliary vector (getauxval(3)).
 const AT_PHDR: usize = 3;
 const AT_PHNUM: usize = 5;
+const AT_EXECFN: usize = 31;
 
 /// What the kernel put on the stack: the number of arguments, then them, the environment and the auxiliary vector, each
 /// ended by a zero.
@@ -71,13 +72,14 @@ unsafe extern "C" fn begin(stack: *const usize) {
         }
         auxv = auxv.add(1);
     }
-    let (mut headers, mut count) = (0, 0);
+    let (mut headers, mut count, mut executed) = (0, 0, 0);
     // SAFETY: pairs up to one whose first is zero.
     unsafe {
         while *auxv != 0 {
             match *auxv {
                 AT_PHDR => headers = *auxv.add(1),
                 AT_PHNUM => count = *auxv.add(1),
+                AT_EXECFN => executed = *auxv.add(1),
                 _ => {}
             }
             auxv = auxv.add(2);
@@ -88,7 +90,12 @@ unsafe extern "C" fn begin(stack: *const usize) {
         return;
     }
     // SAFETY: the kernel's arrays.
-    let started = unsafe { Started::new(argc as c_int, argv.cast::<*const c_char>(), envp.cast::<*const c_char>()) };
+    let mut started =
+        unsafe { Started::new(argc as c_int, argv.cast::<*const c_char>(), envp.cast::<*const c_char>()) };
+    if executed != 0 {
+        // SAFETY: a string that the kernel put on the stack, where it stays.
+        started.executed = Some(unsafe { CStr::from_ptr(executed as *const c_char) });
+    }
     let exit = crate::start(&started);
     // SAFETY: ends the process; nothing of it is needed any more.
     unsafe { asm!("syscall", in("rax") libc::SYS_exit_group, in("rdi") exit as usize, options(noreturn)) };

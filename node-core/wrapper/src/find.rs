@@ -82,15 +82,17 @@ pub struct Own {
 }
 
 impl Own {
-    /// From the environment of this process.
-    pub fn new(cache_home: Option<&[u8]>, home: Option<&[u8]>) -> Own {
+    /// From the environment of this process, and the path that it was executed by, if that is known.
+    pub fn new(cache_home: Option<&[u8]>, home: Option<&[u8]>, executed: Option<&[u8]>) -> Own {
         let absolute = |dir: &&[u8]| dir.starts_with(b"/");
         let masquerade_dir = match (cache_home.filter(absolute), home.filter(absolute)) {
             (Some(cache), _) => Some([cache, b"/potluck/bin"].concat()),
             (None, Some(home)) => Some([home, b"/.cache/potluck/bin"].concat()),
             (None, None) => None,
         };
-        Own { executable: identity_of(b"/proc/self/exe"), masquerade_dir }
+        // In /proc every process has files of its own, which are made when they are first looked at: five times slower.
+        let executable = executed.and_then(identity_of).or_else(|| identity_of(b"/proc/self/exe"));
+        Own { executable, masquerade_dir }
     }
 
     /// PATH without the masquerade directory, under whatever spelling.

@@ -185,7 +185,7 @@ fn complain(name: &[u8], missing: &Missing) -> i32 {
 /// The compiler that would run without Potluck, and how it is to be called.
 fn find_compiler(started: &Started, first: usize, masquerade: bool) -> Result<Local, (&'static [u8], Missing)> {
     let typed = started.argv.get(first).map_or(&b""[..], |arg| arg.to_bytes());
-    let own = Own::new(started.env("XDG_CACHE_HOME"), started.env("HOME"));
+    let own = Own::new(started.env("XDG_CACHE_HOME"), started.env("HOME"), started.executed.map(CStr::to_bytes));
     let guard = Guard::read(started.env("POTLUCK_LEVEL"));
     if guard.is_loop() {
         return Err((typed, Missing::Loop));

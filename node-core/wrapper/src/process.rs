@@ -12,6 +12,8 @@ pub struct Started {
     pub argv: Vec<&'static CStr>,
     /// All `NAME=value`.
     pub envp: Vec<&'static CStr>,
+    /// The path that this program was executed by, if the kernel's word of it is at hand.
+    pub executed: Option<&'static CStr>,
 }
 
 impl Started {
@@ -33,7 +35,7 @@ impl Started {
             // SAFETY: as above.
             next = unsafe { next.add(1) };
         }
-        Started { argv, envp: strings }
+        Started { argv, envp: strings, executed: None }
     }
 
     /// The value of a variable; of several with one name the first, as `getenv` does.

@@ -53,6 +53,30 @@ fn a_silent_node_costs_its_patience_and_no_more() {
 }
 
 #[test]
+fn a_node_that_has_taken_the_question_is_waited_for() {
+    // What it took before does not count.
+    for early in [true, false] {
+        let lab = Lab::new();
+        let node = lab.node();
+        if early {
+            lab::taken(&lab);
+        }
+        let child = lab.potluck(COMPILE).env("POTLUCK_PATIENCE_MS", "1500").spawn().expect("runs");
+        let (mut conversation, _) = node.accept_compile();
+        if early {
+            conversation.expect_end();
+            lab.expect_compiled(&child.wait_with_output().expect("ends"));
+            continue;
+        }
+        lab::taken(&lab);
+        std::thread::sleep(Duration::from_millis(2500));
+        assert!(conversation.is_open());
+        conversation.reply(&Reply::Done { exit: 3, stdout: Vec::new(), stderr: Vec::new() });
+        assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(3));
+    }
+}
+
+#[test]
 fn a_node_that_does_not_even_read_a_huge_request_is_silent() {
     let lab = Lab::new();
     let node = lab.node();
@@ -81,8 +105,8 @@ fn a_node_that_dies_while_it_works_costs_time_only() {
     let lab = Lab::new();
     let node = lab.node();
     let child = lab.potluck(COMPILE).spawn().expect("runs");
-    let (mut conversation, _) = node.accept_compile();
-    conversation.reply(&Reply::Working);
+    let (conversation, _) = node.accept_compile();
+    lab::taken(&lab);
     drop(conversation);
     lab.expect_compiled(&child.wait_with_output().expect("ends"));
 }
@@ -107,7 +131,7 @@ fn a_remote_result_is_shown_byte_for_byte() {
     let (mut conversation, _) = node.accept_compile();
     let stdout: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
     let stderr = b"a.c:1:1: warning: \xff\xfe\n".to_vec();
-    conversation.reply(&Reply::Working);
+    lab::taken(&lab);
     conversation.reply(&Reply::Done { exit: 3, stdout: stdout.clone(), stderr: stderr.clone() });
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(3));
@@ -199,7 +223,7 @@ fn an_interrupted_wrapper_dies_of_the_signal_and_the_node_hears_it() {
         let mut child = lab.potluck(COMPILE).spawn().expect("runs");
         let (mut conversation, compile) = node.accept_compile();
         assert_eq!(compile.pid, child.id());
-        conversation.reply(&Reply::Working);
+        lab::taken(&lab);
         kill(&child, signal);
         conversation.expect_end();
         assert_eq!(child.wait().expect("ends").signal(), Some(signal));
@@ -238,8 +262,8 @@ fn with_fallback_off_each_trouble_has_its_code() {
     assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(109));
 
     let child = compile().spawn().expect("runs");
-    let (mut dying, _) = node.accept_compile();
-    dying.reply(&Reply::Working);
+    let (dying, _) = node.accept_compile();
+    lab::taken(&lab);
     drop(dying);
     assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(107));
     assert!(!lab.path("a.o").exists(), "nothing was compiled here");

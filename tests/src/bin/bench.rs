@@ -34,6 +34,8 @@ struct Args {
 
 /// Least ratio of local compile CPU to submitter CPU, by project.
 const RATIO_MIN: &[(&str, f64)] = &[("git", 150.0), ("abseil", 250.0), ("libtorrent", 300.0)];
+/// Builds before CPU is measured.
+const WARMING_BUILDS: usize = 3;
 /// Bytes up for a new source whose headers are known, median; projects it is asked of.
 const BYTES_UP_MAX: f64 = 8000.0;
 const BYTES_OF: &[&str] = &["git", "abseil"];
@@ -114,7 +116,10 @@ fn build(via: Via<'_>, trial: &Trial<'_>, jobs: &[Job], parallel: usize) -> Outc
 fn cpu(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
     let name = &trial.workload.name;
     let jobs = trial.jobs()?;
-    build(pool(lab), trial, &jobs, 8)?;
+    // Warm is when each worker has had each file: after one build every worker has only those that it compiled.
+    for _ in 0..WARMING_BUILDS {
+        build(pool(lab), trial, &jobs, 8)?;
+    }
     let worker_before = worker_own_cpu(lab);
     let served_before: usize = lab.served_by_workers()?.iter().sum();
     let (mut local, mut wrapper, mut node) = (Duration::ZERO, Duration::ZERO, 0.0);

@@ -244,12 +244,7 @@ impl Scene {
         let list = |change: Edit| -> Tamper {
             Box::new(move |result: &mut pool::Result| {
                 for output in result.outputs.iter_mut().filter(|o| o.path.ends_with(b".d")) {
-                    let content = output.content.take().unwrap_or_default();
-                    let text = if output.raw {
-                        content
-                    } else {
-                        zstd::bulk::decompress(&content, 1 << 20).unwrap_or_default()
-                    };
+                    let text = potluck_node::core_content::inline(output).unwrap_or_default();
                     let text = change(&String::from_utf8_lossy(&text));
                     (output.size, output.raw, output.content) = (text.len() as u64, true, Some(text.into_bytes()));
                 }
