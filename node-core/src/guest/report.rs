@@ -8,6 +8,9 @@ use super::Finished;
 use crate::core_content;
 use crate::sandbox::Touched;
 
+/// Objects are packed to a third or a half: one of this size does not fit into a result.
+const PACKED_INLINE_MAX: usize = 4 * INLINE_BYTES_MAX;
+
 /// Standard output and error together: what fits into one control message beside everything else.
 const STDIO_BYTES_MAX: usize = CONTROL_MESSAGE_BYTES_MAX / 4 * 3;
 
@@ -58,12 +61,14 @@ pub(super) fn digest_report(
                     out.raw = true;
                     out.content = Some(content);
                 } else {
-                    let packed = core_content::pack_inline(&content);
-                    if packed.len() > INLINE_BYTES_MAX {
-                        out.transfer = transfer_base + large.len() as u64;
-                        large.push((out.transfer, content));
-                    } else {
-                        out.content = Some(packed);
+                    // What is large in any case is packed once only, for the bulk stream.
+                    let packed = (content.len() <= PACKED_INLINE_MAX).then(|| core_content::pack_inline(&content));
+                    match packed.filter(|p| p.len() <= INLINE_BYTES_MAX) {
+                        Some(packed) => out.content = Some(packed),
+                        None => {
+                            out.transfer = transfer_base + large.len() as u64;
+                            large.push((out.transfer, content));
+                        }
                     }
                 }
             }
