@@ -510,6 +510,7 @@ impl Core {
         self.jobs
             .get(&id)
             .and_then(|job| self.asks.get(&job.ask))
+            .filter(|ask| !has_own_zone(&ask.compile))
             .and_then(|ask| ask.compiler.as_ref())
             .is_some_and(|c| c.honours_epoch)
     }
@@ -697,6 +698,12 @@ fn wants_colour(env: &[Vec<u8>]) -> bool {
     bytes::env(env, "GCC_COLORS") != Some(b"") && !matches!(bytes::env(env, "TERM"), None | Some(b"" | b"dumb"))
 }
 
+/// Whether the caller's time zone is another than this node's, whose offset is known.
+fn has_own_zone(compile: &ipc::Compile) -> bool {
+    let own = std::env::var_os("TZ");
+    bytes::env(&compile.env, "TZ") != own.as_deref().map(|zone| bytes::of(Path::new(zone)))
+}
+
 fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
     let mut env: Vec<Vec<u8>> = compile
         .env
@@ -712,6 +719,10 @@ fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
     }
     // One rule for __DATE__ and __TIME__: the submitter's clock in the submitter's zone. A compiler that honours
     // SOURCE_DATE_EPOCH shows it in UTC, so the zone's offset is added.
+    // A caller with a zone of its own gets the worker's clock in that zone.
+    if honours_epoch && has_own_zone(compile) {
+        return env;
+    }
     if honours_epoch && bytes::env(&env, "SOURCE_DATE_EPOCH").is_none() {
         let now = (Core::clock_us() / 1_000_000) as i64;
         env.push(format!("SOURCE_DATE_EPOCH={}", now + outputs::utc_offset_s(now)).into_bytes());
