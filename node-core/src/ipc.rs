@@ -36,14 +36,18 @@ pub fn listen(path: &Path) -> Result<UnixListener, String> {
 
 /// Tells waiting wrappers that their questions were taken. A message to each would wake it and cost both sides more than
 /// all else that is said.
-pub struct Taken(std::fs::File);
+pub struct Taken {
+    file: std::fs::File,
+    path: PathBuf,
+}
 
 impl Taken {
     /// For the node that listens at `socket`.
     pub fn beside(socket: &Path) -> Result<Self, String> {
         let path = PathBuf::from(OsString::from_vec(ipc::taken_path(socket.as_os_str().as_bytes())));
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        file.map(Self).map_err(|e| format!("{}: {e}", path.display()))
+        let file = file.map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self { file, path })
     }
 
     /// Everything that was read from wrappers has been dealt with.
@@ -51,7 +55,13 @@ impl Taken {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         // If it cannot be told, wrappers that wait long compile themselves, as with a node that hangs.
-        let _ = self.0.write_at(&now_ns.to_le_bytes(), 0);
+        let _ = self.file.write_at(&now_ns.to_le_bytes(), 0);
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -510,9 +510,8 @@ impl Core {
         self.jobs
             .get(&id)
             .and_then(|job| self.asks.get(&job.ask))
-            .filter(|ask| !has_own_zone(&ask.compile))
-            .and_then(|ask| ask.compiler.as_ref())
-            .is_some_and(|c| c.honours_epoch)
+            .and_then(|ask| Some((ask.compiler.as_ref()?, &ask.compile)))
+            .is_some_and(|(compiler, compile)| compiler.honours_epoch && !shows_workers_clock(compile))
     }
 
     /// Local by nature or by decision: through a local slot.
@@ -698,10 +697,15 @@ fn wants_colour(env: &[Vec<u8>]) -> bool {
     bytes::env(env, "GCC_COLORS") != Some(b"") && !matches!(bytes::env(env, "TERM"), None | Some(b"" | b"dumb"))
 }
 
-/// Whether the caller's time zone is another than this node's, whose offset is known.
-fn has_own_zone(compile: &ipc::Compile) -> bool {
+/// Whether the caller gives no time, and has another time zone than this node, the only one whose offset is known:
+/// the worker's clock is then shown in that zone, from the zone's file.
+fn shows_workers_clock(compile: &ipc::Compile) -> bool {
     let own = std::env::var_os("TZ");
-    bytes::env(&compile.env, "TZ") != own.as_deref().map(|zone| bytes::of(Path::new(zone)))
+    has_foreign_zone(&compile.env, own.as_deref().map(OsStrExt::as_bytes))
+}
+
+fn has_foreign_zone(env: &[Vec<u8>], own: Option<&[u8]>) -> bool {
+    bytes::env(env, "SOURCE_DATE_EPOCH").is_none() && bytes::env(env, "TZ") != own
 }
 
 fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
@@ -719,13 +723,27 @@ fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
     }
     // One rule for __DATE__ and __TIME__: the submitter's clock in the submitter's zone. A compiler that honours
     // SOURCE_DATE_EPOCH shows it in UTC, so the zone's offset is added.
-    // A caller with a zone of its own gets the worker's clock in that zone.
-    if honours_epoch && has_own_zone(compile) {
-        return env;
-    }
-    if honours_epoch && bytes::env(&env, "SOURCE_DATE_EPOCH").is_none() {
+    if honours_epoch && !shows_workers_clock(compile) && bytes::env(&env, "SOURCE_DATE_EPOCH").is_none() {
         let now = (Core::clock_us() / 1_000_000) as i64;
         env.push(format!("SOURCE_DATE_EPOCH={}", now + outputs::utc_offset_s(now)).into_bytes());
     }
     env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_foreign_zone;
+
+    #[test]
+    fn only_this_nodes_own_zone_can_be_told_as_an_epoch() {
+        let env = |entries: &[&str]| entries.iter().map(|e| e.as_bytes().to_vec()).collect::<Vec<_>>();
+        let berlin = Some(&b"Europe/Berlin"[..]);
+        assert!(has_foreign_zone(&env(&["TZ=Pacific/Kiritimati"]), None));
+        assert!(has_foreign_zone(&env(&["TZ="]), None));
+        assert!(has_foreign_zone(&env(&["LANG=C"]), berlin));
+        assert!(!has_foreign_zone(&env(&["LANG=C"]), None));
+        assert!(!has_foreign_zone(&env(&["TZ=Europe/Berlin"]), berlin));
+        // A time that the caller gives is shown in UTC whatever the zone.
+        assert!(!has_foreign_zone(&env(&["TZ=Pacific/Kiritimati", "SOURCE_DATE_EPOCH=0"]), None));
+    }
 }

@@ -69,6 +69,7 @@ fn a_node_that_has_taken_the_question_is_waited_for() {
             continue;
         }
         lab::taken(&lab);
+        // Not synchronisation: that its patience has passed is what is tested.
         std::thread::sleep(Duration::from_millis(2500));
         assert!(conversation.is_open());
         conversation.reply(&Reply::Done { exit: 3, stdout: Vec::new(), stderr: Vec::new() });
