@@ -1,6 +1,7 @@
 //! The local socket: wrappers and command lines of the same user.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,17 +9,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use potluck_wire::ipc::{self, Reply, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::core::Event;
+
+/// Of nearly every question.
+const REQUEST_BYTES_USUAL: usize = 64 << 10;
+
+/// The socket that wrappers come to.
+pub struct Listener(AsyncFd<OwnedFd>);
 
 static NEXT_CONN: AtomicU64 = AtomicU64::new(1 << 40);
 
 /// Listens at `path`. A socket that nobody answers at is a leftover and is replaced; one that is answered means that
 /// a node of these folders runs already.
-pub fn listen(path: &Path) -> Result<UnixListener, String> {
+pub fn listen(path: &Path) -> Result<Listener, String> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(format!("a node already runs here: {}", path.display()));
     }
@@ -28,10 +37,13 @@ pub fn listen(path: &Path) -> Result<UnixListener, String> {
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(listener)
+    let bound = || {
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        register(listener.into(), Interest::READABLE)
+    };
+    bound().map(Listener).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Tells waiting wrappers that their questions were taken. A message to each would wake it and cost both sides more than
@@ -65,88 +77,177 @@ impl Drop for Taken {
     }
 }
 
+fn register(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open and the same one for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
 /// Accepts for as long as the node lives.
-pub async fn serve(listener: UnixListener, events: mpsc::UnboundedSender<Event>) {
+pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
     let own = rustix::process::getuid().as_raw();
+    let mut space = vec![0; REQUEST_BYTES_USUAL];
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // The folder is private already; another user's process here would be a mistake of the system.
-                if stream.peer_cred().map(|c| c.uid()).ok() != Some(own) {
-                    continue;
-                }
-                let events = events.clone();
-                tokio::spawn(async move {
-                    let conn = NEXT_CONN.fetch_add(1, Ordering::Relaxed);
-                    connection(conn, stream, &events).await;
-                    let _ = events.send(Event::Gone(conn));
-                });
-            }
+        let Ok(fd) = accept(&listener).await else {
             // Out of descriptors, most likely: wait for some to be closed.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        // The folder is private already; another user's process here would be a mistake of the system.
+        if rustix::net::sockopt::socket_peercred(&fd).map(|peer| peer.uid.as_raw()) != Ok(own) {
+            continue;
+        }
+        // A wrapper has asked before this process hears of it: nearly always its question is here, whole.
+        let read = rustix::net::recv(&fd, &mut space[..], RecvFlags::DONTWAIT).map_or(0, |(read, _)| read);
+        let asked = space[..read].to_vec();
+        let Ok(fd) = register(fd, Interest::READABLE) else { continue };
+        let events = events.clone();
+        tokio::spawn(async move {
+            let conn = NEXT_CONN.fetch_add(1, Ordering::Relaxed);
+            if connection(conn, Wrapper { fd }, asked, &events).await != End::Answered {
+                let _ = events.send(Event::Gone(conn));
+            }
+        });
+    }
+}
+
+async fn accept(listener: &Listener) -> std::io::Result<OwnedFd> {
+    loop {
+        let mut ready = listener.0.readable().await?;
+        match rustix::net::accept_with(listener.0.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            other => return Ok(other?),
         }
     }
 }
 
-async fn connection(conn: u64, mut stream: UnixStream, events: &mpsc::UnboundedSender<Event>) {
-    let mut head = [0; 4];
-    if stream.read_exact(&mut head).await.is_err() {
-        return;
+/// A wrapper's end of the conversation. Registered for reading only: asking for room to write, which is always there,
+/// wakes this process once more for each compile.
+struct Wrapper {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Wrapper {
+    /// What it says next; 0 is its end.
+    async fn read(&self, space: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let mut ready = self.fd.readable().await?;
+            match rustix::net::recv(&self.fd, &mut *space, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                other => return Ok(other?.0),
+            }
+        }
     }
-    let Ok(len) = ipc::frame_len(head) else { return };
-    let mut body = vec![0; len];
-    if stream.read_exact(&mut body).await.is_err() {
-        return;
+
+    /// Says a whole frame. Consumed where it does not fit into the socket at once: then readiness is another one.
+    async fn write(self, mut frame: &[u8]) -> std::io::Result<Self> {
+        let send = |fd: &AsyncFd<OwnedFd>, rest: &mut &[u8]| loop {
+            match rustix::net::send(fd, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                Ok(sent) if sent < rest.len() => *rest = &rest[sent..],
+                other => return other.map(|_| ()),
+            }
+        };
+        match send(&self.fd, &mut frame) {
+            Err(Errno::AGAIN) => {}
+            other => return Ok(other.map(|()| self)?),
+        }
+        let slow = register(self.fd.into_inner(), Interest::WRITABLE)?;
+        loop {
+            let mut ready = slow.writable().await?;
+            match send(&slow, &mut frame) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                other => {
+                    other?;
+                    drop(ready);
+                    return Ok(Self { fd: register(slow.into_inner(), Interest::READABLE)? });
+                }
+            }
+        }
     }
-    let Ok(request) = ipc::decode::<Request>(&body) else {
+}
+
+/// How a conversation ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// By the answer that the core gave: it has forgotten the connection already.
+    Answered,
+    /// In any other way: the core does not know.
+    Gone,
+}
+
+/// The question's frame, of which `asked` has come. None: it ended before that, or is too long.
+async fn question(wrapper: &Wrapper, mut asked: Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        let whole = match asked.first_chunk() {
+            Some(&head) => 4 + ipc::frame_len(head).ok()?,
+            None => 4,
+        };
+        if asked.len() >= whole {
+            asked.truncate(whole);
+            return Some(asked);
+        }
+        let had = asked.len();
+        // In steps: memory is taken for what has come, not for what is announced.
+        asked.resize(whole.min(had + REQUEST_BYTES_USUAL), 0);
+        match wrapper.read(&mut asked[had..]).await {
+            Ok(read) if read > 0 => asked.truncate(had + read),
+            _ => return None,
+        }
+    }
+}
+
+async fn connection(conn: u64, mut wrapper: Wrapper, asked: Vec<u8>, events: &mpsc::UnboundedSender<Event>) -> End {
+    let Some(asked) = question(&wrapper, asked).await else { return End::Gone };
+    let Ok(request) = ipc::decode::<Request>(&asked[4..]) else {
         // A newer wrapper: it compiles itself.
-        let _ = stream.write_all(&ipc::encode(&Reply::Local { reason: "version-mismatch".into() })).await;
-        return;
+        let _ = wrapper.write(&ipc::encode(&Reply::Local { reason: "version-mismatch".into() })).await;
+        return End::Gone;
     };
     let (tx, mut rx) = mpsc::unbounded_channel();
     let sent = match request {
         Request::Notice { reason, .. } => {
             let _ = events.send(Event::Notice(reason));
-            return;
+            return End::Gone;
         }
         Request::Compile(compile) => events.send(Event::Compile(conn, compile, tx)),
         Request::Api { json } => events.send(Event::Api(conn, json, tx)),
-        Request::Ended { .. } => return,
+        Request::Ended { .. } => return End::Gone,
     };
     if sent.is_err() {
-        return;
+        return End::Gone;
     }
     let mut byte = [0; 1];
     loop {
-        let (mut reader, mut writer) = stream.split();
-        tokio::select! {
-            reply = rx.recv() => {
-                let Some(reply) = reply else { return };
-                let last = !matches!(reply, Reply::Api { last: false, .. });
-                let holds = matches!(reply, Reply::Local { .. });
-                if writer.write_all(&ipc::encode(&reply)).await.is_err() {
-                    return;
-                }
-                if holds {
-                    // The compiler inherits the connection: its end is the end of the slot.
-                    let mut said = Vec::new();
-                    while matches!(reader.read(&mut byte).await, Ok(n) if n > 0) {
-                        // One short frame at most is expected; more is thrown away.
-                        if said.len() < 64 {
-                            said.push(byte[0]);
-                        }
-                    }
-                    if let Some(Ok(Request::Ended { exit })) = said.get(4..).map(ipc::decode::<Request>) {
-                        let _ = events.send(Event::LocalEnded(conn, exit));
-                    }
-                    return;
-                }
-                if last {
-                    return;
-                }
-            }
+        let reply = tokio::select! {
+            reply = rx.recv() => reply,
             // A wrapper says nothing more: this is its end.
-            _ = reader.read(&mut byte) => return,
+            _ = wrapper.read(&mut byte) => return End::Gone,
+        };
+        let Some(reply) = reply else { return End::Gone };
+        wrapper = match wrapper.write(&ipc::encode(&reply)).await {
+            Ok(wrapper) => wrapper,
+            Err(_) => return End::Gone,
+        };
+        match reply {
+            Reply::Done { .. } | Reply::Fail { .. } => return End::Answered,
+            Reply::Api { last: false, .. } => {}
+            Reply::Api { .. } => return End::Gone,
+            Reply::Local { .. } => {
+                // The compiler inherits the connection: its end is the end of the slot.
+                let mut said = Vec::new();
+                while matches!(wrapper.read(&mut byte).await, Ok(n) if n > 0) {
+                    // One short frame at most is expected; more is thrown away.
+                    if said.len() < 64 {
+                        said.push(byte[0]);
+                    }
+                }
+                if let Some(Ok(Request::Ended { exit })) = said.get(4..).map(ipc::decode::<Request>) {
+                    let _ = events.send(Event::LocalEnded(conn, exit));
+                }
+                return End::Gone;
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -97,8 +97,9 @@ pub fn check_dir(path: &Path) -> Result<(), Reason> {
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(|_| Reason::BadCommand)
 }
 
-/// Applies all changes, in order. What becomes a new file is written under no name first: when the disk is full, nothing
-/// of what is there has been touched, and the compiler that runs then finds it as it was.
+/// Applies all changes, in order. What takes another file's place in one step is written under no name first: when the
+/// disk is full, nothing of what is there has been touched. Everything else is written where the compiler writes it:
+/// whoever is killed in the middle leaves what a compiler leaves that is killed there.
 pub fn apply_all(folders: &mut Folders, changes: &[Change]) -> std::io::Result<()> {
     let mut staged = Vec::new();
     for change in changes {
@@ -107,10 +108,7 @@ pub fn apply_all(folders: &mut Folders, changes: &[Change]) -> std::io::Result<(
                 apply(folders, change)?;
                 None
             }
-            Change::File { path, manner: Manner::Replace | Manner::Rename, .. } if path == Path::new("/dev/null") => {
-                None
-            }
-            Change::File { path, mode, manner: Manner::Replace | Manner::Rename, content } => {
+            Change::File { path, mode, manner: Manner::Rename, content } if path != Path::new("/dev/null") => {
                 let (dir, name) = folders.place(path)?;
                 Some(Staged::write(dir, name, *mode, content)?)
             }
@@ -127,8 +125,7 @@ pub fn apply_all(folders: &mut Folders, changes: &[Change]) -> std::io::Result<(
     Ok(())
 }
 
-/// Applies one change. The content of a new file appears whole or not at all, so that a node that is killed here
-/// leaves no half an object with a fresh time.
+/// Applies one change.
 fn apply(folders: &mut Folders, change: &Change) -> std::io::Result<()> {
     match change {
         Change::Dir { path, mode } => {
@@ -147,25 +144,48 @@ fn apply(folders: &mut Folders, change: &Change) -> std::io::Result<()> {
         }
         Change::Delete { path } => {
             let (dir, name) = folders.place(path)?;
-            match rustix::fs::unlinkat(&*dir, name, AtFlags::empty()) {
-                Err(Errno::NOENT) => Ok(()),
-                other => Ok(other?),
-            }
+            Ok(remove(&dir, name)?)
         }
         Change::File { path, .. } if path == Path::new("/dev/null") => Ok(()),
         Change::File { path, mode, manner, content } => {
             let (dir, name) = folders.place(path)?;
-            if *manner == Manner::Truncate {
-                let options = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-                match rustix::fs::openat(&*dir, name, options, Mode::empty()) {
-                    Ok(fd) => return overwrite(fs::File::from(fd), content),
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
+            match manner {
+                Manner::Rename => Staged::write(dir, name, *mode, content)?.name(),
+                Manner::Replace => {
+                    remove(&dir, name)?;
+                    create(&dir, name, *mode, content)
+                }
+                Manner::Truncate => {
+                    let options =
+                        OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+                    match rustix::fs::openat(&*dir, name, options, Mode::empty()) {
+                        Ok(fd) => overwrite(fs::File::from(fd), content),
+                        Err(Errno::NOENT) => create(&dir, name, *mode, content),
+                        Err(error) => Err(error.into()),
+                    }
                 }
             }
-            Staged::write(dir, name, *mode, content)?.name()
         }
     }
+}
+
+fn remove(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// A new file under a name that is free. The job's umask is in the mode already, and the node has none (`node::run`).
+fn create(dir: &OwnedFd, name: &OsStr, mode: u32, content: &[u8]) -> std::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = fs::File::from(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?);
+    let written = file.write_all(content);
+    if written.is_err() {
+        // As a compiler that cannot end its output.
+        let _ = remove(dir, name);
+    }
+    written
 }
 
 /// As a compiler truncates: mode, owner and inode stay. Looked at once more, because a name can change its meaning after
@@ -204,18 +224,14 @@ static HAS_PROC: OnceLock<bool> = OnceLock::new();
 impl Staged {
     fn write(dir: Rc<OwnedFd>, name: &OsStr, mode: u32, content: &[u8]) -> std::io::Result<Self> {
         let name = name.to_owned();
-        // The job's umask is in the mode already; ours may be another.
-        let fill = |mut file: fs::File| {
-            file.write_all(content)?;
-            file.set_permissions(fs::Permissions::from_mode(mode & 0o777))?;
-            std::io::Result::Ok(file)
-        };
+        let mode = Mode::from_raw_mode(mode & 0o777);
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         // Without /proc a nameless file cannot get its name.
-        if let Ok(fd) = rustix::fs::openat(&*dir, ".", flags, Mode::RUSR | Mode::WUSR)
+        if let Ok(fd) = rustix::fs::openat(&*dir, ".", flags, mode)
             && *HAS_PROC.get_or_init(|| Path::new("/proc/self/fd").exists())
         {
-            let file = fill(fs::File::from(fd))?;
+            let mut file = fs::File::from(fd);
+            file.write_all(content)?;
             return Ok(Self { dir, name, kind: StagedKind::Nameless(file) });
         }
         let mut aside = b".potluck-".to_vec();
@@ -224,9 +240,9 @@ impl Staged {
         aside.extend_from_slice(format!("-{}", std::process::id()).as_bytes());
         let aside = crate::bytes::os(&aside).to_owned();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = fs::File::from(rustix::fs::openat(&*dir, &aside, flags, Mode::RUSR | Mode::WUSR)?);
+        let mut file = fs::File::from(rustix::fs::openat(&*dir, &aside, flags, mode)?);
         let staged = Self { dir, name, kind: StagedKind::Aside(aside) };
-        fill(file)?;
+        file.write_all(content)?;
         Ok(staged)
     }
 
@@ -237,10 +253,7 @@ impl Staged {
                 let own = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
                 // In a build that is not the first the name is there: one link that fails less.
                 loop {
-                    match rustix::fs::unlinkat(&*self.dir, &self.name, AtFlags::empty()) {
-                        Err(error) if error != Errno::NOENT => return Err(error.into()),
-                        _ => {}
-                    }
+                    remove(&self.dir, &self.name)?;
                     match rustix::fs::linkat(rustix::fs::CWD, &own, &*self.dir, &self.name, AtFlags::SYMLINK_FOLLOW) {
                         Err(Errno::EXIST) => {}
                         other => return Ok(other?),
@@ -277,6 +290,8 @@ pub fn utc_offset_s(epoch_s: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn file(path: &Path, manner: Manner, content: &[u8]) -> Change {
@@ -300,13 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_that_does_not_fit_leaves_everything_as_it_was() {
+    fn a_renamed_file_that_does_not_fit_leaves_everything_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("a.d"), "old").unwrap();
         fs::write(at("a.o"), "old").unwrap();
         // A folder that is not there stands for a disk that is full: both fail where the object would be written.
-        let lost = file(&at("no/a.o"), Manner::Replace, b"new");
+        let lost = file(&at("no/a.o"), Manner::Rename, b"new");
         assert!(
             apply_all(
                 &mut Folders::default(),

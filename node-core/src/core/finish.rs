@@ -11,7 +11,7 @@ use potluck_model::reason::Reason;
 use potluck_wire::ipc;
 use potluck_wire::pool::{self, HarvestKind, frame};
 
-use super::submit::{Conn, Job};
+use super::submit::Job;
 use super::{Core, Event};
 use crate::bytes;
 use crate::outputs::{self, Change, Folders};
@@ -592,7 +592,7 @@ impl Core {
             reply.1.extend(stdout);
             reply.2.extend(stderr);
         }
-        self.conns.insert(ask.conn, Conn::Free);
+        self.conns.remove(&ask.conn);
         let _ = ask.replies.send(ipc::Reply::Done { exit: reply.0, stdout: reply.1, stderr: reply.2 });
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File as StdFile;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +9,6 @@ use std::sync::Arc;
 use potluck_model::ids::Digest;
 use potluck_model::limits::BLOB_BYTES_MAX;
 use potluck_model::scan::{self, Directives};
-use rustc_hash::FxHashMap as HashMap;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::{DirId, FileId, Tree};
@@ -42,7 +40,7 @@ const SCANNED_BYTES_MAX: u64 = 64 << 20;
 /// on old kernels 10 ms): it is read again.
 const RACY_NS: i128 = 20_000_000;
 /// A folder with this many files to be looked at is opened for it.
-const FILES_IN_OPENED_MIN: u32 = 5;
+const FILES_IN_OPENED_MIN: usize = 5;
 
 /// Opens a path that may be anything: never blocks on a FIFO, never becomes a controlling terminal.
 pub fn open_regular(path: &Path) -> Result<(StdFile, std::fs::Metadata), ReadError> {
@@ -64,38 +62,35 @@ impl Tree {
     pub fn fresh_file(&mut self, id: FileId) -> bool {
         match self.known_without_stat(id) {
             Some(known) => known,
-            None => {
-                let path = self.file_path(id);
-                self.fresh_by_stat(id, || rustix::fs::lstat(&path))
-            }
+            None => self.fresh_by_stat(id, |tree| rustix::fs::lstat(tree.file_path(id))),
         }
     }
 
     /// The same for many: each folder's path is walked once, not once for every file in it.
     pub(super) fn fresh_files(&mut self, ids: &[FileId]) {
-        let asked: Vec<FileId> = ids.iter().copied().filter(|&id| self.known_without_stat(id).is_none()).collect();
-        let mut files_in: HashMap<DirId, u32> = HashMap::default();
-        for &id in &asked {
-            *files_in.entry(self.files[id as usize].dir).or_default() += 1;
+        let mut asked: Vec<(DirId, FileId)> = Vec::with_capacity(ids.len());
+        for &id in ids {
+            if self.known_without_stat(id).is_none() {
+                asked.push((self.files[id as usize].dir, id));
+            }
         }
-        let mut folders: HashMap<DirId, Option<OwnedFd>> = HashMap::default();
-        for id in asked {
-            let (dir, name) = (self.files[id as usize].dir, self.files[id as usize].name.clone());
+        asked.sort_unstable();
+        for in_folder in asked.chunk_by(|(one, _), (other, _)| one == other) {
             // Opening and closing the folder is dearer than walking to it a few times.
-            if files_in[&dir] < FILES_IN_OPENED_MIN {
-                let path = self.file_path(id);
-                self.fresh_by_stat(id, || rustix::fs::lstat(&path));
+            if in_folder.len() < FILES_IN_OPENED_MIN {
+                for &(_, id) in in_folder {
+                    self.fresh_file(id);
+                }
                 continue;
             }
-            let folder = folders.entry(dir).or_insert_with(|| {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::open(&self.dirs[dir as usize].path, flags, Mode::empty()).ok()
-            });
-            let stat = || match folder {
-                Some(folder) => rustix::fs::statat(folder, crate::bytes::os(&name), AtFlags::SYMLINK_NOFOLLOW),
-                None => Err(rustix::io::Errno::NOENT),
-            };
-            self.fresh_by_stat(id, stat);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = rustix::fs::open(&self.dirs[in_folder[0].0 as usize].path, flags, Mode::empty());
+            for &(_, id) in in_folder {
+                self.fresh_by_stat(id, |tree| {
+                    let name = crate::bytes::os(&tree.files[id as usize].name);
+                    rustix::fs::statat(folder.as_ref().map_err(|e| *e)?, name, AtFlags::SYMLINK_NOFOLLOW)
+                });
+            }
         }
     }
 
@@ -111,11 +106,11 @@ impl Tree {
         (self.trusting && self.is_watched_file(id)).then_some(true)
     }
 
-    fn fresh_by_stat(&mut self, id: FileId, stat: impl FnOnce() -> rustix::io::Result<rustix::fs::Stat>) -> bool {
+    fn fresh_by_stat(&mut self, id: FileId, stat: impl FnOnce(&Self) -> rustix::io::Result<rustix::fs::Stat>) -> bool {
         let file = &self.files[id as usize];
         if file.version > 0 && !file.dirty {
             self.counts.stats += 1;
-            if let Ok(stat) = stat()
+            if let Ok(stat) = stat(self)
                 && self.files[id as usize].stamp == stamp_of(&stat)
             {
                 self.files[id as usize].checked = self.batch;

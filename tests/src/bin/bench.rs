@@ -122,7 +122,7 @@ fn cpu(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
     for _ in 0..WARMING_BUILDS {
         build(pool(lab), trial, &jobs, 8)?;
     }
-    let worker_before = worker_own_cpu(lab);
+    let worker_before = worker_own_cpu(lab)?;
     let served_before: usize = lab.served_by_workers()?.iter().sum();
     let (mut local, mut wrapper, mut node) = (Duration::ZERO, Duration::ZERO, 0.0);
     // Local and pool in turns of ten files, so that whatever else the machine does falls on both.
@@ -145,15 +145,22 @@ fn cpu(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
         "",
         Some(("≥", 0.99)),
     );
-    let overhead = 1000.0 * (worker_own_cpu(lab) - worker_before) / served.max(1) as f64;
+    let overhead = 1000.0 * (worker_own_cpu(lab)? - worker_before) / served.max(1) as f64;
     figures.add(format!("{name}: worker CPU besides the compile, per job"), overhead, "ms", Some(("≤", WORKER_MAX_MS)));
     Ok(())
 }
 
-/// CPU seconds of the workers' own processes, compilers left out.
-fn worker_own_cpu(lab: &Lab) -> f64 {
-    let own = lab.workers.iter().flat_map(|w| [w.named("potluck-node"), w.named("potluck-runner")].concat());
-    own.map(|p| p.cpu().as_secs_f64()).sum()
+/// CPU seconds of the workers besides the compilers: nodes, sandboxes, and the process that each job has in its sandbox,
+/// which is waited for together with the compiler that it waited for.
+fn worker_own_cpu(lab: &Lab) -> Outcome<f64> {
+    let mut own = 0.0;
+    for worker in &lab.workers {
+        let nodes = worker.named("potluck-node").into_iter().map(|p| p.cpu());
+        let sandboxes = worker.named("potluck-runner").into_iter().map(|p| p.cpu() + p.children_cpu());
+        let compilers_us: u64 = worker.node.records("worker")?.iter().filter_map(|r| r["cpu_us"].as_u64()).sum();
+        own += nodes.chain(sandboxes).sum::<Duration>().as_secs_f64() - compilers_us as f64 / 1e6;
+    }
+    Ok(own)
 }
 
 fn bytes(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
