@@ -305,7 +305,9 @@ mod tests {
             let path = dir.path().join(name);
             fs::write(&path, "old and longer").unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            let inode = fs::metadata(&path).unwrap().ino();
+            // Held open: a number that is free again would be given to the new one.
+            let old = fs::File::open(&path).unwrap();
+            let inode = old.metadata().unwrap().ino();
             apply(&mut Folders::default(), &file(&path, manner, b"new")).unwrap();
             let meta = fs::metadata(&path).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"new");

@@ -178,6 +178,9 @@ pub const CASES: &[Case] = &[
         "echo 'const char *d = __DATE__;' >b.c",
         "SOURCE_DATE_EPOCH=soon $CC -c b.c",
     ),
+    case("the PWD of another folder", "", "PWD=/usr/lib $CC -g -c a.c"),
+    case("a PWD that is gone", "", "PWD=/nowhere/at/all $CC -g -c a.c"),
+    case("a relative PWD", "", "PWD=. $CC -g -c a.c"),
     // At any hour it is another day than in UTC in one of the two.
     case("a time zone far east", "echo 'const char *d = __DATE__;' >b.c", "TZ=Pacific/Kiritimati $CC -c b.c"),
     case("a time zone far west", "echo 'const char *d = __DATE__;' >b.c", "TZ=Pacific/Pago_Pago $CC -c b.c"),

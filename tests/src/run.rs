@@ -68,6 +68,8 @@ impl Via<'_> {
             }
             Via::Pool(node) => node.command(&job.argv),
         };
+        // As `ninja -C` leaves it: the folder that the build was started in.
+        command.env("PWD", "/usr");
         command.current_dir(&job.cwd).stdin(Stdio::null());
         command
     }

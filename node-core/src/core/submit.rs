@@ -708,13 +708,26 @@ fn has_foreign_zone(env: &[Vec<u8>], own: Option<&[u8]>) -> bool {
     bytes::env(env, "SOURCE_DATE_EPOCH").is_none() && bytes::env(env, "TZ") != own
 }
 
+/// Whether this value of PWD leads to the working directory: only then do compilers take it for the directory's name
+/// (libiberty's getpwd, LLVM's current_path). Another one, which `ninja -C` and programs that start a compiler elsewhere
+/// leave behind, would only be looked up, and be a fault where it leads out of what a worker may know.
+fn names_cwd(value: &[u8], compile: &ipc::Compile) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let leads_there = || {
+        let meta = value.starts_with(b"/").then(|| std::fs::metadata(bytes::path(value)).ok()).flatten();
+        meta.is_some_and(|m| (m.dev(), m.ino()) == compile.cwd_identity)
+    };
+    value == compile.cwd || leads_there()
+}
+
 fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
     let mut env: Vec<Vec<u8>> = compile
         .env
         .iter()
         .filter(|entry| {
             let name = entry.split(|&c| c == b'=').next().unwrap_or_default();
-            name.starts_with(b"LC_") || JOB_ENV.iter().any(|n| n.as_bytes() == name)
+            let goes = name.starts_with(b"LC_") || JOB_ENV.iter().any(|n| n.as_bytes() == name);
+            goes && (name != b"PWD" || names_cwd(&entry[4..], compile))
         })
         .cloned()
         .collect();
@@ -732,7 +745,29 @@ fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::has_foreign_zone;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+
+    use potluck_wire::ipc;
+
+    use super::{has_foreign_zone, names_cwd};
+
+    #[test]
+    fn a_pwd_goes_along_only_if_it_names_the_working_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cwd, alias) = (dir.path().join("real"), dir.path().join("alias"));
+        std::fs::create_dir(&cwd).unwrap();
+        std::os::unix::fs::symlink(&cwd, &alias).unwrap();
+        let meta = std::fs::metadata(&cwd).unwrap();
+        let compile = ipc::Compile {
+            cwd: cwd.as_os_str().as_bytes().to_vec(),
+            cwd_identity: (meta.dev(), meta.ino()),
+            ..ipc::Compile::default()
+        };
+        let names = |path: &std::path::Path| names_cwd(path.as_os_str().as_bytes(), &compile);
+        assert!(names(&cwd) && names(&alias));
+        assert!(!names(dir.path()) && !names(&dir.path().join("gone")) && !names("real".as_ref()));
+    }
 
     #[test]
     fn only_this_nodes_own_zone_can_be_told_as_an_epoch() {
