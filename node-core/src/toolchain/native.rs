@@ -5,7 +5,7 @@
 //! Other gccs replace the option by its result; clang gets the CPU's name and every feature. Whatever was chosen, the
 //! commands that `-###` prints must come out equal, or the job stays here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
@@ -243,7 +243,7 @@ impl Asker<'_> {
         }
         let mut commands = commands(&answer.stderr);
         if self.family == Family::Clang {
-            commands.iter_mut().for_each(sort_features);
+            commands.iter_mut().for_each(last_of_each_feature);
         }
         Ok(commands)
     }
@@ -362,18 +362,22 @@ fn value_of<'a>(words: &'a [OsString], option: &str) -> Option<&'a OsString> {
     words.get(at + 1)
 }
 
-/// Moves all `-target-feature` pairs to the end, sorted, the last of each name winning: clang itself sorts them before use.
-fn sort_features(command: &mut Vec<OsString>) {
-    let mut features = BTreeMap::new();
+/// Moves all `-target-feature` pairs to the end, the last of each name staying where it is among them. Their order has a
+/// meaning: `+avx512bw` brings avx512f back that a `-avx512f` before it took away (clang's `setFeatureEnabled`).
+fn last_of_each_feature(command: &mut Vec<OsString>) {
+    let mut features: Vec<OsString> = Vec::new();
     let mut rest = Vec::with_capacity(command.len());
     let mut words = std::mem::take(command).into_iter();
     while let Some(word) = words.next() {
-        match word == "-target-feature" {
-            true => features.extend(words.next().map(|f| (f.as_bytes().get(1..).unwrap_or_default().to_vec(), f))),
-            false => rest.push(word),
+        match (word == "-target-feature").then(|| words.next()).flatten() {
+            Some(feature) => {
+                features.retain(|f| f.as_bytes().get(1..) != feature.as_bytes().get(1..));
+                features.push(feature);
+            }
+            None => rest.push(word),
         }
     }
-    for feature in features.into_values() {
+    for feature in features {
         rest.extend([OsString::from("-target-feature"), feature]);
     }
     *command = rest;
@@ -416,5 +420,18 @@ mod tests {
     fn only_options_that_matter_are_asked_about() {
         let args = ["-c", "-o", "-mfoo", "-march=native", "--param", "a=1", "-Imx", "a.c"].map(OsString::from);
         assert_eq!(machine_options(&args), ["-march=native", "--param", "a=1"].map(OsString::from));
+    }
+
+    #[test]
+    fn of_features_the_last_of_each_name_counts_in_its_place() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let of = |features: &str| -> Vec<OsString> {
+            let pairs = features.split(' ').flat_map(|f| ["-target-feature".into(), f.into()]);
+            std::iter::once("-O2".into()).chain(pairs).collect()
+        };
+        let mut command = words("-target-feature -avx512f -O2 -target-feature +avx512bw -target-feature -avx512f");
+        last_of_each_feature(&mut command);
+        assert_eq!(command, of("+avx512bw -avx512f"));
+        assert_ne!(command, of("-avx512f +avx512bw"), "which means another CPU");
     }
 }
