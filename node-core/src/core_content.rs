@@ -10,6 +10,7 @@ use zstd::bulk::{Compressor, Decompressor};
 
 thread_local! {
     static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static BULK_PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
@@ -17,6 +18,8 @@ thread_local! {
 const LZ4_RATIO_MAX: u64 = 255;
 /// Fast: what is sent is small, and the submitter's time is what counts.
 const LEVEL: i32 = 1;
+/// A fast one: a third less time than level 1 on both sides, for a quarter more bytes (measured on objects with -g).
+const BULK_LEVEL: i32 = -3;
 
 /// The content that travelled inside the result; None if it came apart, or does not unpack to the size it claims.
 pub fn inline(file: &Harvested) -> Option<Vec<u8>> {
@@ -53,10 +56,19 @@ pub fn unpack(packed: &[u8], size: u64) -> Option<Vec<u8>> {
 
 /// Packs a message.
 pub fn pack(raw: &[u8]) -> std::io::Result<Vec<u8>> {
-    PACKER.with_borrow_mut(|packer| match packer {
+    PACKER.with_borrow_mut(|packer| pack_with(packer, LEVEL, raw))
+}
+
+/// Packs what travels on the bulk stream.
+pub fn pack_bulk(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    BULK_PACKER.with_borrow_mut(|packer| pack_with(packer, BULK_LEVEL, raw))
+}
+
+fn pack_with(packer: &mut Option<Compressor<'static>>, level: i32, raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    match packer {
         Some(packer) => packer.compress(raw),
-        None => packer.insert(Compressor::new(LEVEL)?).compress(raw),
-    })
+        None => packer.insert(Compressor::new(level)?).compress(raw),
+    }
 }
 
 #[cfg(test)]

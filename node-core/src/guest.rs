@@ -4,7 +4,7 @@
 mod delta;
 mod report;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use prost::Message;
 use tokio::sync::mpsc as tokio_mpsc;
 
 use crate::bytes;
+use crate::core_content;
 use crate::mirror::{Layers, Mirror, MirrorError};
 use crate::sandbox::{Sandbox, Touched, read_report};
 use delta::unpack_delta;
@@ -789,25 +790,24 @@ fn source_of(job: &pool::Job) -> String {
     job.argv.iter().skip(1).rev().find(is_source).map(|a| bytes::show(a)).unwrap_or_default()
 }
 
-/// A fast one: a third less time than level 1 on both sides, for a quarter more bytes (measured on objects with -g).
-const BULK_LEVEL: i32 = -3;
-
-/// Sends a content as zstd on the bulk stream.
+/// Sends a content as zstd on the bulk stream. False: the link is gone, or this node is out of memory.
 fn send_bulk(outlet: &Outlet, transfer: u64, content: &[u8]) -> bool {
-    let packed = zstd::bulk::compress(content, BULK_LEVEL).unwrap_or_default();
-    let mut chunks: VecDeque<&[u8]> = packed.chunks(BULK_CHUNK_BYTES).collect();
-    let mut first = true;
-    while let Some(data) = chunks.pop_front() {
+    let Ok(packed) = core_content::pack_bulk(content) else { return false };
+    let packed = prost::bytes::Bytes::from(packed);
+    let (mut at, mut total) = (0, content.len() as u64);
+    while at < packed.len() {
+        let end = packed.len().min(at + BULK_CHUNK_BYTES);
         let chunk = pool::Chunk {
             transfer,
-            data: data.to_vec().into(),
-            last: chunks.is_empty(),
+            data: packed.slice(at..end),
+            last: end == packed.len(),
             digest: Vec::new(),
-            total: if first { content.len() as u64 } else { 0 },
+            // The first one says it.
+            total: std::mem::take(&mut total),
             zstd: true,
             blob: false,
         };
-        first = false;
+        at = end;
         if outlet.bulk.blocking_send(chunk).is_err() {
             return false;
         }

@@ -177,13 +177,17 @@ fn read_frame<T: for<'a> serde::Deserialize<'a>>(reader: &mut impl Read) -> std:
     postcard::from_bytes(&body).map_err(std::io::Error::other)
 }
 
+/// Nearly every output is smaller.
+const CONTENT_BYTES_USUAL: u64 = 32 << 20;
+
 /// Reads a job's report and the contents of its files, in order.
 pub fn read_report(stream: &mut UnixStream) -> std::io::Result<(Report, Vec<Vec<u8>>)> {
     let report: Report = read_frame(stream)?;
     let mut contents = Vec::new();
     for output in &report.outputs {
         if let potluck_runner::protocol::HarvestKind::File { size, .. } = output.kind {
-            let mut content = Vec::new();
+            // As large as it is, but not for the word of a runner alone.
+            let mut content = Vec::with_capacity(size.min(CONTENT_BYTES_USUAL) as usize);
             let read = stream.take(size).read_to_end(&mut content)?;
             if read as u64 != size {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());

@@ -13,9 +13,13 @@ use crate::program::Program;
 use crate::sys;
 use potluck_runner::protocol::{End, LimitKind, Limits};
 
-/// How often memory, CPU and processes are looked at: a job that allocates 10 GB/s gets 1 GB past its limit. Jobs that
-/// are shorter are never looked at.
+/// When memory, CPU and processes are first looked at; shorter jobs never are. Also how late a limit may be noticed.
 const SAMPLE: Duration = Duration::from_millis(100);
+/// The longest time between two looks: what a job may go past its CPU time, on each of its cores.
+const SAMPLE_MAX: Duration = Duration::from_secs(1);
+/// No job takes memory faster (one stream of page faults with zeroing is 2 to 5 GB/s, a job is at most some): until what
+/// it may still take is gone at this pace, nobody looks.
+const BYTES_PER_S_MAX: u64 = 10_000_000_000;
 /// How often a stop is tried again until nothing runs any more: idle-priority processes reach their stop late.
 const STOP_AGAIN: Duration = Duration::from_millis(2);
 
@@ -194,8 +198,8 @@ impl Watch<'_> {
         if now < self.next_sample {
             return None;
         }
-        self.next_sample = now + SAMPLE;
         let sample = Sample::take(self.prepared);
+        self.next_sample = now + pause_at(sample.resident_bytes, self.limits.resident_bytes);
         let over = |limit: u64, value: u64| limit != 0 && value > limit;
         // Mapped files are shared and the kernel's to drop: count them only to save the closer look.
         if over(self.limits.resident_bytes, sample.resident_bytes)
@@ -276,6 +280,15 @@ impl Watch<'_> {
             _ => None,
         }
     }
+}
+
+/// How long nobody has to look at a job that has this much memory.
+fn pause_at(resident_bytes: u64, limit_bytes: u64) -> Duration {
+    if limit_bytes == 0 {
+        return SAMPLE_MAX;
+    }
+    let left_bytes = limit_bytes.saturating_sub(resident_bytes);
+    Duration::from_secs_f64(left_bytes as f64 / BYTES_PER_S_MAX as f64).clamp(SAMPLE, SAMPLE_MAX)
 }
 
 /// One of the program's standard streams.
