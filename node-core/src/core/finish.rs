@@ -31,17 +31,16 @@ impl Core {
         }
         // Of two copies the second is void, and so is what nobody waits for any more.
         if !self.submitter.is_out(id, peer) || !self.jobs.contains_key(&id) {
-            self.totals.void += 1;
-            self.count_run(result.end, "void");
+            self.void_run(Some(peer), Some(Box::new(result)));
             return self.place(place::Event::Result { job: id, peer, outcome: Outcome::Ok });
         }
         let job = self.jobs.get_mut(&id).expect("looked up above");
         job.bytes_down += size;
         let large: Vec<u64> = result.outputs.iter().filter(|o| o.transfer != 0).map(|o| o.transfer).collect();
-        let complete = self.peers.get(&peer).is_some_and(|p| large.iter().all(|t| p.arrived.contains_key(t)));
+        let complete = self.peers.get(&peer).is_some_and(|p| large.iter().all(|t| p.arrivals.has(*t)));
         if !complete {
             let other = job.held.replace(Box::new(result));
-            return self.void_run(other);
+            return self.void_run(Some(peer), other);
         }
         self.ended(id, peer, result);
     }
@@ -76,11 +75,15 @@ impl Core {
         }
     }
 
-    /// A result that waited for its large outputs and is not needed any more.
-    pub(super) fn void_run(&mut self, held: Option<Box<pool::Result>>) {
-        if let Some(held) = held {
-            self.totals.void += 1;
-            self.count_run(held.end, "void");
+    /// A result that is not needed, or not any more while it waited for its large outputs.
+    pub(super) fn void_run(&mut self, peer: Option<NodeId>, result: Option<Box<pool::Result>>) {
+        let Some(result) = result else { return };
+        self.totals.void += 1;
+        self.count_run(result.end, "void");
+        if let Some(peer) = peer.and_then(|peer| self.peers.get_mut(&peer)) {
+            for output in result.outputs.iter().filter(|o| o.transfer != 0) {
+                peer.arrivals.forget(output.transfer);
+            }
         }
     }
 
@@ -88,7 +91,7 @@ impl Core {
     pub(super) fn forget_job(&mut self, id: JobId) -> Option<Job> {
         let mut job = self.jobs.remove(&id)?;
         let held = job.held.take();
-        self.void_run(held);
+        self.void_run(job.peer, held);
         Some(job)
     }
 
@@ -100,10 +103,7 @@ impl Core {
             .filter(|(_, job)| {
                 job.peer == Some(peer)
                     && job.held.as_ref().is_some_and(|r| {
-                        r.outputs
-                            .iter()
-                            .filter(|o| o.transfer != 0)
-                            .all(|o| self.peers[&peer].arrived.contains_key(&o.transfer))
+                        r.outputs.iter().filter(|o| o.transfer != 0).all(|o| self.peers[&peer].arrivals.has(o.transfer))
                     })
             })
             .map(|(id, _)| *id)
@@ -183,7 +183,7 @@ impl Core {
             .iter()
             .map(|o| match o.transfer {
                 0 => crate::core_content::inline(o),
-                transfer => self.peers.get_mut(&peer)?.arrived.remove(&transfer).filter(|c| c.len() as u64 == o.size),
+                transfer => self.peers.get_mut(&peer)?.arrivals.take(transfer).filter(|c| c.len() as u64 == o.size),
             })
             .collect()
     }

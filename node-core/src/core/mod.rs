@@ -5,6 +5,7 @@
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
 //! `finish`: results, faults, outputs. `view`: what is shown of all that.
 
+mod arrivals;
 mod compilers;
 mod finish;
 mod peers;

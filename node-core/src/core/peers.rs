@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
-use potluck_model::limits::{BLOB_BYTES_MAX, BULK_CHUNK_BYTES};
+use potluck_model::limits::BULK_CHUNK_BYTES;
 use potluck_model::place::{self, Arch, PeerFacts};
 use potluck_model::reason::Reason;
 use potluck_wire::pool::{self, Chunk, DeltaOps, Frame, frame};
 use prost::Message;
 use tokio::sync::mpsc;
 
+use super::arrivals::Arrivals;
 use super::{Core, Event};
 use crate::guest::Outlet;
 use crate::image::{Delta, Image, Missing};
@@ -46,9 +47,7 @@ pub(crate) struct Peer {
     pub(crate) rtt: Duration,
     uploading: HashSet<Digest>,
     upload_queue: Missing,
-    incoming: HashMap<u64, Incoming>,
-    /// Large outputs that came before their result.
-    pub(crate) arrived: HashMap<u64, Vec<u8>>,
+    pub(crate) arrivals: Arrivals,
     state_transfer: Option<(u64, u64)>,
     delta_seq: u64,
 }
@@ -79,11 +78,6 @@ pub(crate) struct ProbeRun {
     peer: NodeId,
     toolchain: ToolchainId,
     proof: Proof,
-}
-
-struct Incoming {
-    packed: Vec<u8>,
-    total: u64,
 }
 
 impl Core {
@@ -142,8 +136,7 @@ impl Core {
             rtt: Duration::from_millis(1),
             uploading: HashSet::new(),
             upload_queue: Vec::new(),
-            incoming: HashMap::new(),
-            arrived: HashMap::new(),
+            arrivals: Arrivals::default(),
             state_transfer: None,
             delta_seq: 0,
         };
@@ -342,7 +335,7 @@ impl Core {
             return self.adopt(id, &DeltaOps::default());
         }
         peer.state_transfer = Some((state.transfer, state.raw_bytes));
-        if let Some(raw) = peer.arrived.remove(&state.transfer) {
+        if let Some(raw) = peer.arrivals.take(state.transfer) {
             self.adopt_raw(id, &raw);
         }
     }
@@ -516,21 +509,19 @@ impl Core {
         }
         self.totals.bytes_down += chunk.data.len() as u64;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let incoming =
-            peer.incoming.entry(chunk.transfer).or_insert_with(|| Incoming { packed: Vec::new(), total: chunk.total });
-        if incoming.total > BLOB_BYTES_MAX || incoming.packed.len() + chunk.data.len() > BLOB_BYTES_MAX as usize {
-            return self.close_link(id);
-        }
-        incoming.packed.extend_from_slice(&chunk.data);
-        if !chunk.last {
-            return;
-        }
-        let incoming = peer.incoming.remove(&chunk.transfer).expect("entered above");
-        let Some(raw) = unpack(&incoming.packed, incoming.total) else { return self.close_link(id) };
-        if peer.state_transfer.is_some_and(|(transfer, _)| transfer == chunk.transfer) {
+        let arrived = match peer.arrivals.chunk(&chunk) {
+            Ok(None) => return,
+            Ok(Some(transfer)) => transfer,
+            Err(why) => {
+                crate::log::warn(&format!("{} broke a rule: outputs: {why:?}", id.short()));
+                return self.close_link(id);
+            }
+        };
+        if peer.state_transfer.is_some_and(|(transfer, _)| transfer == arrived)
+            && let Some(raw) = peer.arrivals.take(arrived)
+        {
             return self.adopt_raw(id, &raw);
         }
-        peer.arrived.insert(chunk.transfer, raw);
         self.output_arrived(id);
     }
 
@@ -714,11 +705,6 @@ fn upload(
             return Ok(sent);
         }
     }
-}
-
-/// Unpacks a transfer that says how long it is.
-fn unpack(packed: &[u8], total: u64) -> Option<Vec<u8>> {
-    crate::core_content::unpack(packed, total)
 }
 
 /// Memory of this machine.

@@ -390,13 +390,13 @@ impl Core {
     /// A job got a credit: bring the worker's mirror up to date and send it, or first what is too large for a delta.
     pub(super) fn send_job(&mut self, id: JobId, peer_id: NodeId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.peer = Some(peer_id);
+        let was_at = job.peer.replace(peer_id);
         if job.parked {
             return;
         }
         job.uploads.clear();
         let held = job.held.take();
-        self.void_run(held);
+        self.void_run(was_at, held);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // Things may have changed or been learned while it waited.
         let learned = self.tree.learned(job.config);

@@ -35,8 +35,10 @@ struct Args {
     files: usize,
 }
 
-/// Lost jobs must be elsewhere within 2 s; the rest is the compile that then starts from the beginning on a machine
-/// that runs every node of the Lab at once.
+/// A worker that is lost has no job any more, in the submitter's own account, within this time: they are elsewhere, or
+/// wait for a slot there.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
+/// The rest is the compile that then starts from the beginning on a machine that runs every node of the Lab at once.
 const STALL_MAX: Duration = Duration::from_secs(12);
 /// Without the submitter's node all ten compilers run here at once: that says how busy this machine is, and is a limit only
 /// for what hangs.
@@ -181,11 +183,15 @@ fn faults(args: &Args, failures: &mut Vec<String>, shown: &mut usize, stall: &mu
             .and_then(|r| mend(&mut lab, victim).map(|()| r))
             .and_then(|r| Ok((r, remains::none_left(&lab, &before)?)));
         match result {
-            Ok(((wrong, longest, total), left)) => {
+            Ok((Struck { wrong, longest, total, given_up }, left)) => {
                 *stall = (*stall).max(longest);
                 let seconds = |d: Duration| format!("{:.2}", d.as_secs_f64());
                 let verdict = if wrong.is_empty() && left.is_empty() { "right" } else { "wrong" };
-                rows.push(vec![name.clone(), seconds(total), seconds(longest), verdict.into()]);
+                let gone = given_up.map_or_else(String::new, seconds);
+                rows.push(vec![name.clone(), seconds(total), gone, seconds(longest), verdict.into()]);
+                if let Some(late) = given_up.filter(|after| *after > GIVEN_UP_MAX) {
+                    miss(failures, format!("{name}: its jobs were elsewhere after {} s only", seconds(late)));
+                }
                 wrong.iter().for_each(|w| miss(failures, format!("{name}: {w}")));
                 left.iter().for_each(|l| miss(failures, format!("{name}: left over: {l}")));
                 let stall_max = if victim == Victim::SubmitterNode { STALL_HOME_MAX } else { STALL_MAX };
@@ -203,13 +209,21 @@ fn faults(args: &Args, failures: &mut Vec<String>, shown: &mut usize, stall: &mu
         }
     }
     remains::complaints(&lab).into_iter().for_each(|c| miss(failures, format!("faults: {c}")));
-    print!("{}", table::render(&["fault", "build s", "longest stall s", "result"], &rows));
+    print!("{}", table::render(&["fault", "build s", "elsewhere after s", "longest stall s", "result"], &rows));
     Ok(())
 }
 
-type Struck = (Vec<String>, Duration, Duration);
+/// What came of a build in whose middle something struck.
+struct Struck {
+    wrong: Vec<String>,
+    /// The longest time in which no job ended.
+    longest: Duration,
+    total: Duration,
+    /// From the loss of a worker to the moment when it has no job any more.
+    given_up: Option<Duration>,
+}
 
-/// Builds everything, strikes in the middle; what was wrong, the longest time in which no job ended, and the whole.
+/// Builds everything and strikes in the middle.
 fn strike(
     lab: &mut Lab,
     trial: &Trial<'_>,
@@ -222,7 +236,7 @@ fn strike(
     let start = Instant::now();
     let (judged, struck) = std::thread::scope(|scope| {
         let build = scope.spawn(|| trial.judge(Via::Pool(&node), references, 10, &tick));
-        let struck = fault.map_or(Ok(()), |(victim, point)| {
+        let struck = fault.map_or(Ok(None), |(victim, point)| {
             wait_until(&format!("{point:?}"), EVENT_WITHIN, || {
                 let over = build.is_finished();
                 let done = ends.lock().expect("nobody panics with it").len() - 1;
@@ -233,7 +247,7 @@ fn strike(
         (build.join().expect("judge does not panic"), struck)
     });
     let total = start.elapsed();
-    struck?;
+    let given_up = struck?;
     let (mut verdict, outputs) = judged?;
     potluck_tests::tree::remove(&outputs)?;
     if fault.is_some_and(|(v, _)| v == Victim::Wrapper) {
@@ -256,7 +270,18 @@ fn strike(
     wrong.extend(verdict.strays.iter().map(|s| format!("stray {}", s.display())));
     let ends = ends.into_inner().expect("threads are over");
     let longest = ends.windows(2).map(|w| w[1] - w[0]).max().unwrap_or_default();
-    Ok((wrong, longest, total))
+    Ok(Struck { wrong, longest, total, given_up })
+}
+
+/// How long the submitter takes to see that the first worker is lost, and to take its jobs back.
+fn until_given_up(lab: &Lab) -> Outcome<Duration> {
+    let (start, name) = (Instant::now(), &lab.workers[0].node.name);
+    wait_until("the lost worker's jobs being elsewhere", EVENT_WITHIN, || {
+        let status = lab.submitter.node.status()?;
+        let peers = status.0["peers"].as_array().context(|| "status has no peers".into())?;
+        let lost = peers.iter().find(|p| p["name"] == name.as_str()).context(|| format!("no peer {name}"))?;
+        Ok((lost["connected"] == false || lost["running"] == 0).then(|| start.elapsed()))
+    })
 }
 
 fn reached(lab: &Lab, point: Point, done: usize) -> bool {
@@ -275,7 +300,8 @@ fn reached(lab: &Lab, point: Point, done: usize) -> bool {
     }
 }
 
-fn hit(lab: &mut Lab, victim: Victim) -> Outcome<()> {
+/// Strikes; for a worker that is lost, how long its jobs stay with it.
+fn hit(lab: &mut Lab, victim: Victim) -> Outcome<Option<Duration>> {
     let first = &lab.workers[0];
     match victim {
         Victim::WorkerNode => drop(first.signal("potluck-node", Signal::KILL)),
@@ -290,7 +316,8 @@ fn hit(lab: &mut Lab, victim: Victim) -> Outcome<()> {
         Victim::WorkerStopped => first.processes().iter().for_each(|p| lab::send_signal(p.pid, Signal::STOP)),
         Victim::Cable => lab.cut_link(0)?,
     }
-    Ok(())
+    let is_lost = matches!(victim, Victim::WorkerNode | Victim::WorkerStopped | Victim::Cable);
+    is_lost.then(|| until_given_up(lab)).transpose()
 }
 
 fn mend(lab: &mut Lab, victim: Victim) -> Outcome<()> {
@@ -315,7 +342,7 @@ fn full_disk(args: &Args, failures: &mut Vec<String>) -> Outcome<()> {
         let mut lab = Lab::start(plan).context(|| format!("a worker with {megabytes} MB of disk"))?;
         // It may refuse the toolchain for want of room; the build must not care.
         let synced = lab.sync_toolchains(&["gcc"]);
-        let (wrong, longest, total) = strike(&mut lab, &trial, &references, None)?;
+        let Struck { wrong, longest, total, .. } = strike(&mut lab, &trial, &references, None)?;
         let note = synced.err().map_or_else(String::new, |e| format!(" ({e})"));
         println!(
             "full disk, {megabytes} MB: build {:.1} s, longest stall {:.1} s{note}",
@@ -352,7 +379,7 @@ fn disk_fills_up(args: &Args, failures: &mut Vec<String>, stall: &mut Duration) 
                 .set_modified(std::time::SystemTime::now())?;
         }
         let before = lab.served_by_workers()?;
-        let (wrong, longest, total) = strike(&mut lab, &trial, &references, None)?;
+        let Struck { wrong, longest, total, .. } = strike(&mut lab, &trial, &references, None)?;
         let served: Vec<usize> = lab.served_by_workers()?.iter().zip(before).map(|(now, then)| now - then).collect();
         let (total, longest_s) = (total.as_secs_f64(), longest.as_secs_f64());
         println!(
