@@ -22,6 +22,8 @@ pub enum Prefix {
     Precompiled,
     /// A header without one.
     Plain,
+    /// A header that brings a file of data into the object (`.incbin`), which only the assembler opens.
+    Data,
 }
 
 const BASE: &[&str] = &["-O2", "-g", "-Wall", "-Wextra", "-MD"];
@@ -47,6 +49,7 @@ pub const SAMPLED: &[Mode] = &[
     mode("native", &["-march=native"]),
     Mode { name: "gch", options: &[], gcc_only: true, prefix: Prefix::Precompiled },
     Mode { name: "no-gch", options: &[], gcc_only: false, prefix: Prefix::Plain },
+    Mode { name: "incbin", options: &[], gcc_only: false, prefix: Prefix::Data },
 ];
 
 impl Mode {

@@ -54,8 +54,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer with jobs out is pinged this often ...
 pub const PING_BUSY: Duration = Duration::from_millis(500);
-/// ... and lost after this silence: its jobs must be elsewhere within 2 s.
-pub const LOST_BUSY: Duration = Duration::from_secs(2);
+/// ... and lost after this silence: its jobs must be elsewhere within 2 s, the time to place them again included.
+pub const LOST_BUSY: Duration = Duration::from_millis(1800);
 /// An idle peer is pinged this often ...
 pub const PING_IDLE: Duration = Duration::from_secs(2);
 /// ... and lost after this silence.
