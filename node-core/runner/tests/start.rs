@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
-use lab::{Lab, RUNNER, as_user};
+use lab::{Lab, as_user, runner};
 use potluck_runner::client::Sandbox;
 use potluck_runner::protocol::Setup;
 
@@ -20,7 +20,7 @@ fn refusal(line: &str, change: fn(&Path)) -> String {
     }
     change(folder.path());
     let script = folder.path().join("start");
-    fs::write(&script, format!("#!/bin/sh\nRUNNER={RUNNER}\n{line}\n")).unwrap();
+    fs::write(&script, format!("#!/bin/sh\nRUNNER={}\n{line}\n", runner().display())).unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let path = |name: &str| folder.path().join(name).as_os_str().as_bytes().to_vec();
     let setup = Setup { root: path("root"), generations: path("gens"), uid: 1000, gid: 1000, allow_fuse: true };
@@ -65,7 +65,7 @@ fn the_self_test_passes_here() {
     if as_user("the_self_test_passes_here") {
         return;
     }
-    let out = Command::new(RUNNER).args(["selftest", "--json"]).output().unwrap();
+    let out = Command::new(runner()).args(["selftest", "--json"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     let result: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     assert!(out.status.success(), "{text}");
@@ -82,7 +82,7 @@ fn a_trace_lists_every_lookup_of_every_process_and_keeps_the_exit_code() {
     let lab = Lab::new();
     lab.write("read", "x").write("sub/deep", "x");
     let out = lab.project.join("trace.out");
-    let status = Command::new(RUNNER)
+    let status = Command::new(runner())
         .arg("trace")
         .arg(&out)
         .args([
@@ -111,7 +111,7 @@ fn a_trace_lists_every_lookup_of_every_process_and_keeps_the_exit_code() {
 
     // Killed by a signal, as a shell tells it; and a command that is not there.
     let code = |argv: &[&str]| {
-        let mut command = Command::new(RUNNER);
+        let mut command = Command::new(runner());
         command.arg("trace").arg(&out).arg("--").args(argv).stderr(std::process::Stdio::null());
         command.status().unwrap().code()
     };

@@ -74,15 +74,19 @@ pub fn as_user(test: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
         return false;
     }
-    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::set_permissions(tmp, fs::Permissions::from_mode(0o1777)).unwrap();
+    // A checkout may lie in a folder that only root may enter.
+    let space = Path::new("/var/tmp").join(format!("potluck-{test}-{}", std::process::id()));
+    fs::create_dir(&space).unwrap();
+    fs::set_permissions(&space, fs::Permissions::from_mode(0o777)).unwrap();
     let status = Command::new("setpriv")
         .args(["--reuid", "54321", "--regid", "54321", "--clear-groups"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
+        .env("POTLUCK_SPACE", &space)
         .status()
         .unwrap();
-    assert!(status.success(), "{test} as an ordinary user");
+    assert!(status.success(), "{test} as an ordinary user; kept: {}", space.display());
+    fs::remove_dir_all(space).unwrap();
     true
 }
 

@@ -13,8 +13,11 @@ use std::process::{Command, Output};
 use potluck_runner::client::{Finished, Sandbox};
 use potluck_runner::protocol::{End, HarvestKind, Job, Limits, OutputDir, Setup, TRAP_DIR};
 
-/// The program under test.
-pub const RUNNER: &str = env!("CARGO_BIN_EXE_potluck-runner");
+/// The program under test, where this user may start it.
+pub fn runner() -> PathBuf {
+    std::env::var_os("POTLUCK_TEST_RUNNER").unwrap_or_else(|| env!("CARGO_BIN_EXE_potluck-runner").into()).into()
+}
+
 /// Environment of every compile, here and in the sandbox.
 pub const ENV: &[&str] = &["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "HOME=/nonexistent"];
 
@@ -25,10 +28,16 @@ pub fn as_user(test: &str) -> bool {
     }
     // What udev does on a desktop.
     fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("/dev/fuse is there");
+    // A checkout may lie in a folder that only root may enter.
+    let folder = tempfile::Builder::new().prefix("potluck-").tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("potluck-runner");
+    fs::copy(runner(), &copy).unwrap();
     let status = Command::new("setpriv")
         .args(["--reuid", "54321", "--regid", "54321", "--clear-groups"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .env("POTLUCK_TEST_RUNNER", &copy)
         .current_dir("/")
         .status()
         .expect("setpriv starts");
@@ -146,7 +155,7 @@ impl Lab {
     /// Runs a command here under `trace` and puts all that it looked up into the tree.
     pub fn learn(&mut self, argv: &[&str]) -> Output {
         let out = self.generations.parent().unwrap().join("trace");
-        let mut command = Command::new(RUNNER);
+        let mut command = Command::new(runner());
         command.arg("trace").arg(&out).arg("--").args(argv);
         let output = self.environment(&mut command).output().unwrap();
         // The kernel itself opens the loader of a program: no call names it.
@@ -247,7 +256,7 @@ impl Lab {
             gid: 1000,
             allow_fuse,
         };
-        Sandbox::start(OsStr::new(RUNNER), &setup)
+        Sandbox::start(runner().as_os_str(), &setup)
     }
 
     /// A job whose output directory is `self.output` as the tree has it.
