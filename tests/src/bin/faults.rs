@@ -231,6 +231,8 @@ fn strike(
     fault: Option<(Victim, Point)>,
 ) -> Outcome<Struck> {
     let node = lab.submitter.node.clone();
+    let first = lab.workers[0].node.status()?;
+    let first_id = first.0["node"]["id"].as_str().context(|| "status has no node id".into())?.to_owned();
     let ends = Mutex::new(vec![Instant::now()]);
     let tick = |_| ends.lock().expect("nobody panics with it").push(Instant::now());
     let start = Instant::now();
@@ -242,7 +244,7 @@ fn strike(
                 let done = ends.lock().expect("nobody panics with it").len() - 1;
                 Ok((over || reached(lab, point, done)).then_some(()))
             })
-            .and_then(|()| hit(lab, victim))
+            .and_then(|()| hit(lab, victim, &first_id))
         });
         (build.join().expect("judge does not panic"), struck)
     });
@@ -274,13 +276,14 @@ fn strike(
 }
 
 /// How long the submitter takes to see that the first worker is lost, and to take its jobs back.
-fn until_given_up(lab: &Lab) -> Outcome<Duration> {
-    let (start, name) = (Instant::now(), &lab.workers[0].node.name);
+fn until_given_up(lab: &Lab, lost: &str) -> Outcome<Duration> {
+    let start = Instant::now();
     wait_until("the lost worker's jobs being elsewhere", EVENT_WITHIN, || {
         let status = lab.submitter.node.status()?;
         let peers = status.0["peers"].as_array().context(|| "status has no peers".into())?;
-        let lost = peers.iter().find(|p| p["name"] == name.as_str()).context(|| format!("no peer {name}"))?;
-        Ok((lost["connected"] == false || lost["running"] == 0).then(|| start.elapsed()))
+        let is_given_up = |p: &serde_json::Value| p["connected"] == false || p["running"] == 0;
+        // One that is not listed any more has no job either.
+        Ok(peers.iter().find(|p| p["id"] == lost).is_none_or(is_given_up).then(|| start.elapsed()))
     })
 }
 
@@ -301,7 +304,7 @@ fn reached(lab: &Lab, point: Point, done: usize) -> bool {
 }
 
 /// Strikes; for a worker that is lost, how long its jobs stay with it.
-fn hit(lab: &mut Lab, victim: Victim) -> Outcome<Option<Duration>> {
+fn hit(lab: &mut Lab, victim: Victim, first_id: &str) -> Outcome<Option<Duration>> {
     let first = &lab.workers[0];
     match victim {
         Victim::WorkerNode => drop(first.signal("potluck-node", Signal::KILL)),
@@ -317,7 +320,7 @@ fn hit(lab: &mut Lab, victim: Victim) -> Outcome<Option<Duration>> {
         Victim::Cable => lab.cut_link(0)?,
     }
     let is_lost = matches!(victim, Victim::WorkerNode | Victim::WorkerStopped | Victim::Cable);
-    is_lost.then(|| until_given_up(lab)).transpose()
+    is_lost.then(|| until_given_up(lab, first_id)).transpose()
 }
 
 fn mend(lab: &mut Lab, victim: Victim) -> Outcome<()> {
