@@ -348,10 +348,11 @@ fn prefix_header(compiler: Compiler, unit: &Unit, mode: Mode) -> Outcome<PathBuf
             "#include <stddef.h>\nstatic inline size_t lab_prefix(const char *s) { return s ? sizeof s : 0; }\n".into()
         }
     };
-    fs::write(&data, (0..3000u32).map(|i| (i * i / 7) as u8).collect::<Vec<_>>())?;
     fs::write(&header, text)?;
-    for file in [&header, &data] {
-        fs::set_permissions(file, fs::Permissions::from_mode(0o644))?;
+    fs::set_permissions(&header, fs::Permissions::from_mode(0o644))?;
+    if mode.prefix == Prefix::Data {
+        fs::write(&data, (0..3000u32).map(|i| (i * i / 7) as u8).collect::<Vec<_>>())?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o644))?;
     }
     if mode.prefix == Prefix::Precompiled {
         let language = if unit.cxx { "c++-header" } else { "c-header" };

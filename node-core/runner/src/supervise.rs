@@ -17,8 +17,8 @@ use potluck_runner::protocol::{End, LimitKind, Limits};
 const SAMPLE: Duration = Duration::from_millis(100);
 /// The longest time between two looks: what a job may go past its CPU time, on each of its cores.
 const SAMPLE_MAX: Duration = Duration::from_secs(1);
-/// No job takes memory faster (one stream of page faults with zeroing is 2 to 5 GB/s, a job is at most some): until what
-/// it may still take is gone at this pace, nobody looks.
+/// A job that takes memory at this pace, which is several cores' worth of page faults, is looked at when all that it may
+/// take is gone.
 const BYTES_PER_S_MAX: u64 = 10_000_000_000;
 /// How often a stop is tried again until nothing runs any more: idle-priority processes reach their stop late.
 const STOP_AGAIN: Duration = Duration::from_millis(2);

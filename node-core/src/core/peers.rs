@@ -190,6 +190,8 @@ impl Core {
             return;
         }
         peer.toolchains.clear();
+        // What had come over it belongs to no result any more.
+        peer.arrivals = Arrivals::default();
         self.linked.send_modify(|linked| {
             linked.remove(&id);
         });

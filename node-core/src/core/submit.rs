@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -155,10 +156,7 @@ impl Core {
             return self.here(id, Reason::DisabledByEnv);
         }
         // The wrapper may be in another mount namespace or a container: then our paths are not its paths.
-        let same = std::fs::metadata(bytes::path(&compile.cwd)).is_ok_and(|m| {
-            (std::os::unix::fs::MetadataExt::dev(&m), std::os::unix::fs::MetadataExt::ino(&m)) == compile.cwd_identity
-        });
-        if !same {
+        if !leads_to_cwd(&compile.cwd, &compile) {
             return self.here(id, Reason::PathOutsideRoot);
         }
         self.understand(id);
@@ -712,12 +710,12 @@ fn has_foreign_zone(env: &[Vec<u8>], own: Option<&[u8]>) -> bool {
 /// (libiberty's getpwd, LLVM's current_path). Another one, which `ninja -C` and programs that start a compiler elsewhere
 /// leave behind, would only be looked up, and be a fault where it leads out of what a worker may know.
 fn names_cwd(value: &[u8], compile: &ipc::Compile) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let leads_there = || {
-        let meta = value.starts_with(b"/").then(|| std::fs::metadata(bytes::path(value)).ok()).flatten();
-        meta.is_some_and(|m| (m.dev(), m.ino()) == compile.cwd_identity)
-    };
-    value == compile.cwd || leads_there()
+    value == compile.cwd || value.starts_with(b"/") && leads_to_cwd(value, compile)
+}
+
+/// Whether this path is the wrapper's working directory, as this node sees it.
+fn leads_to_cwd(path: &[u8], compile: &ipc::Compile) -> bool {
+    std::fs::metadata(bytes::path(path)).is_ok_and(|m| (m.dev(), m.ino()) == compile.cwd_identity)
 }
 
 fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
@@ -727,7 +725,7 @@ fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
         .filter(|entry| {
             let name = entry.split(|&c| c == b'=').next().unwrap_or_default();
             let goes = name.starts_with(b"LC_") || JOB_ENV.iter().any(|n| n.as_bytes() == name);
-            goes && (name != b"PWD" || names_cwd(&entry[4..], compile))
+            goes && entry.strip_prefix(b"PWD=").is_none_or(|value| names_cwd(value, compile))
         })
         .cloned()
         .collect();

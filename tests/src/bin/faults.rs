@@ -275,15 +275,17 @@ fn strike(
     Ok(Struck { wrong, longest, total, given_up })
 }
 
-/// How long the submitter takes to see that the first worker is lost, and to take its jobs back.
-fn until_given_up(lab: &Lab, lost: &str) -> Outcome<Duration> {
-    let start = Instant::now();
+/// How long the submitter takes to see that the first worker is lost, and to take its jobs back. None: it had none.
+fn until_given_up(lab: &Lab, lost: &str) -> Outcome<Option<Duration>> {
+    let (start, mut had_jobs) = (Instant::now(), false);
     wait_until("the lost worker's jobs being elsewhere", EVENT_WITHIN, || {
         let status = lab.submitter.node.status()?;
         let peers = status.0["peers"].as_array().context(|| "status has no peers".into())?;
-        let is_given_up = |p: &serde_json::Value| p["connected"] == false || p["running"] == 0;
-        // One that is not listed any more has no job either.
-        Ok(peers.iter().find(|p| p["id"] == lost).is_none_or(is_given_up).then(|| start.elapsed()))
+        let lost = peers.iter().find(|p| p["id"] == lost).filter(|p| p["connected"] == true);
+        let has_jobs = lost.is_some_and(|p| p["running"] != 0);
+        // One that is not connected any more was given up, whatever it had.
+        had_jobs |= has_jobs || lost.is_none();
+        Ok((!has_jobs).then(|| had_jobs.then(|| start.elapsed())))
     })
 }
 
@@ -320,7 +322,7 @@ fn hit(lab: &mut Lab, victim: Victim, first_id: &str) -> Outcome<Option<Duration
         Victim::Cable => lab.cut_link(0)?,
     }
     let is_lost = matches!(victim, Victim::WorkerNode | Victim::WorkerStopped | Victim::Cable);
-    is_lost.then(|| until_given_up(lab, first_id)).transpose()
+    if is_lost { until_given_up(lab, first_id) } else { Ok(None) }
 }
 
 fn mend(lab: &mut Lab, victim: Victim) -> Outcome<()> {
