@@ -143,7 +143,8 @@ fn worker(spec: &str) -> Outcome<()> {
     Ok(())
 }
 
-fn unshare(flags: UnshareFlags) -> Outcome<()> {
+/// Leaves namespaces. To be called while the process has one thread.
+pub(crate) fn unshare(flags: UnshareFlags) -> Outcome<()> {
     // SAFETY: this process has one thread and shares no descriptor table; nothing it holds refers to the old namespaces.
     unsafe { rustix::thread::unshare_unsafe(flags) }.context(|| "making namespaces (needs root)".into())
 }
