@@ -18,8 +18,11 @@ const SAMPLE: Duration = Duration::from_millis(100);
 /// The longest time between two looks: what a job may go past its CPU time, on each of its cores.
 const SAMPLE_MAX: Duration = Duration::from_secs(1);
 /// A job that takes memory at this pace, which is several cores' worth of page faults, is looked at when all that it may
-/// take is gone.
+/// take is gone, and a part of the machine besides.
 const BYTES_PER_S_MAX: u64 = 10_000_000_000;
+/// That part: an eighth of its memory can be had for the moment until the job is killed, which is also what the kernel
+/// kills first when it cannot.
+const MACHINE_SHARE: u64 = 8;
 /// How often a stop is tried again until nothing runs any more: idle-priority processes reach their stop late.
 const STOP_AGAIN: Duration = Duration::from_millis(2);
 
@@ -64,6 +67,8 @@ pub fn watch(program: Program, limits: &Limits, prepared: &Prepared, channel: &O
         stopped_at: None,
         asked,
         next_sample: Instant::now() + SAMPLE,
+        next_account: Instant::now() + SAMPLE_MAX,
+        spare_bytes: machine_bytes() / MACHINE_SHARE,
     };
     // The first process may have ended before the descriptor existed: its signal is lost, its status is not.
     watch.reap();
@@ -83,7 +88,10 @@ struct Watch<'a> {
     paused: Duration,
     stopped_at: Option<Instant>,
     asked: Instant,
+    /// When memory is looked at, and when CPU and processes are.
     next_sample: Instant,
+    next_account: Instant,
+    spare_bytes: u64,
 }
 
 impl Watch<'_> {
@@ -198,21 +206,33 @@ impl Watch<'_> {
         if now < self.next_sample {
             return None;
         }
-        let sample = Sample::take(self.prepared);
-        self.next_sample = now + pause_at(sample.resident_bytes, self.limits.resident_bytes);
         let over = |limit: u64, value: u64| limit != 0 && value > limit;
+        let pids = processes(self.prepared);
+        let resident_bytes = resident_bytes(self.prepared, &pids);
+        self.next_sample = now + pause_at(resident_bytes, self.limits.resident_bytes, self.spare_bytes);
         // Mapped files are shared and the kernel's to drop: count them only to save the closer look.
-        if over(self.limits.resident_bytes, sample.resident_bytes)
+        if over(self.limits.resident_bytes, resident_bytes)
             && over(self.limits.resident_bytes, own_memory(self.prepared))
         {
             return Some(LimitKind::Memory);
         }
+        // At the limit the kernel already refuses new ones (RLIMIT_NPROC), so "at" is as bad as "over".
+        let at = |limit: u64, value: u64| limit != 0 && value >= limit;
+        if at(self.limits.processes, pids.len() as u64) {
+            return Some(LimitKind::Processes);
+        }
+        if now < self.next_account {
+            return None;
+        }
+        // The kernel's account of a process is much dearer to read than its memory, and limits it too (RLIMIT_CPU and
+        // RLIMIT_NPROC): this is for what many of them do together.
+        self.next_account = now + SAMPLE_MAX;
+        let sample = Sample::take(self.prepared, &pids);
         let reaped = sys::usage(true);
         if over(self.limits.cpu_s * 1_000_000, sample.cpu_us + reaped.user_us + reaped.system_us) {
             return Some(LimitKind::Cpu);
         }
-        // At the limit the kernel already refuses new ones (RLIMIT_NPROC), so "at" is as bad as "over".
-        (self.limits.processes != 0 && sample.threads >= self.limits.processes).then_some(LimitKind::Processes)
+        at(self.limits.processes, sample.threads).then_some(LimitKind::Processes)
     }
 
     /// Collects every process that has ended, the program's orphans included.
@@ -282,13 +302,21 @@ impl Watch<'_> {
     }
 }
 
-/// How long nobody has to look at a job that has this much memory.
-fn pause_at(resident_bytes: u64, limit_bytes: u64) -> Duration {
+/// How long nobody has to look at a job that has this much memory, on a machine that can spare so much.
+fn pause_at(resident_bytes: u64, limit_bytes: u64, spare_bytes: u64) -> Duration {
     if limit_bytes == 0 {
         return SAMPLE_MAX;
     }
+    // Near its limit it is watched closely whatever the machine has.
     let left_bytes = limit_bytes.saturating_sub(resident_bytes);
-    Duration::from_secs_f64(left_bytes as f64 / BYTES_PER_S_MAX as f64).clamp(SAMPLE, SAMPLE_MAX)
+    let spare_bytes = spare_bytes.min(left_bytes);
+    Duration::from_secs_f64((left_bytes + spare_bytes) as f64 / BYTES_PER_S_MAX as f64).clamp(SAMPLE, SAMPLE_MAX)
+}
+
+/// Memory of this machine.
+fn machine_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
 }
 
 /// One of the program's standard streams.
@@ -326,29 +354,33 @@ impl Pipe {
     }
 }
 
-/// What all living processes of a job use together.
+/// What all living processes of a job use together, besides memory.
 #[derive(Default)]
 struct Sample {
-    resident_bytes: u64,
     cpu_us: u64,
     threads: u64,
 }
 
 impl Sample {
-    fn take(prepared: &Prepared) -> Self {
+    fn take(prepared: &Prepared, pids: &[u32]) -> Self {
         let mut sample = Self::default();
         let ticks = rustix::param::clock_ticks_per_second().max(1);
-        for pid in processes(prepared) {
+        for pid in pids {
             let Some(stat) = read_proc(prepared, &format!("{pid}/stat")) else { continue };
             let fields = stat_fields(&stat);
             let number = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-            // proc(5), counted from the state: 11 utime, 12 stime, 13 cutime, 14 cstime, 17 threads, 21 resident pages.
+            // proc(5), counted from the state: 11 utime, 12 stime, 13 cutime, 14 cstime, 17 threads.
             sample.cpu_us += (11..=14).map(number).sum::<u64>() * 1_000_000 / ticks;
             sample.threads += number(17).max(1);
-            sample.resident_bytes += number(21) * rustix::param::page_size() as u64;
         }
         sample
     }
+}
+
+/// Memory of processes, with the files that they have mapped.
+fn resident_bytes(prepared: &Prepared, pids: &[u32]) -> u64 {
+    let pages = |pid: &u32| read_proc(prepared, &format!("{pid}/statm"))?.split(' ').nth(1)?.parse::<u64>().ok();
+    pids.iter().filter_map(pages).sum::<u64>() * rustix::param::page_size() as u64
 }
 
 /// Anonymous and shared memory of all processes: what goes away only with them.
@@ -396,4 +428,26 @@ fn is_still(prepared: &Prepared, pid: u32) -> bool {
         read_proc(prepared, &format!("{pid}/task/{task}/stat"))
             .is_none_or(|stat| stat_fields(&stat).first().is_none_or(|state| "TtZXxD".contains(state)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_near_its_memory_limit_is_looked_at_often_and_a_small_one_seldom() {
+        const GIB: u64 = 1 << 30;
+        let pause = |resident, spare| pause_at(resident, 4 * GIB, spare).as_millis();
+        // 4 GiB at 10 GB/s.
+        assert_eq!(pause(0, 0), 429);
+        // What the machine can spare makes it longer, up to twice as long.
+        assert_eq!(pause(0, GIB), 536);
+        assert_eq!(pause(0, 100 * GIB), 858);
+        assert_eq!(pause(3 * GIB, 100 * GIB), 214);
+        assert_eq!(pause(4 * GIB - 1, 100 * GIB), 100);
+        assert_eq!(pause(9 * GIB, 100 * GIB), 100);
+        assert_eq!(pause_at(0, 100 * GIB, 0), SAMPLE_MAX);
+        assert_eq!(pause_at(9 * GIB, 0, 0), SAMPLE_MAX);
+        assert!(machine_bytes() > 100 << 20);
+    }
 }
