@@ -89,6 +89,8 @@ unsafe extern "C" fn begin(stack: *const usize) {
     if !unsafe { set_up_tls(headers as *const libc::Elf64_Phdr, count) } {
         return;
     }
+    // Written before it is read: a page that is read first is mapped twice.
+    NEXT.store(0, Ordering::Relaxed);
     // SAFETY: the kernel's arrays.
     let mut started =
         unsafe { Started::new(argc as c_int, argv.cast::<*const c_char>(), envp.cast::<*const c_char>()) };
