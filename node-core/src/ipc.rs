@@ -77,7 +77,8 @@ impl Drop for Taken {
     }
 }
 
-fn register(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+/// Puts a descriptor under the runtime's watch.
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open and the same one for as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }

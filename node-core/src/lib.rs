@@ -1,5 +1,6 @@
 //! The node: the shell of sockets, files and processes around the model. See ARCHITECTURE.md.
 
+pub mod alarm;
 pub mod bytes;
 pub mod cli;
 pub mod core;

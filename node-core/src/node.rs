@@ -90,6 +90,7 @@ async fn start(
     let socket_path = dirs.socket();
     let socket = crate::ipc::listen(&socket_path)?;
     let taken = crate::ipc::Taken::beside(&socket_path)?;
+    let alarm = crate::alarm::Alarm::new().map_err(|e| format!("a timer: {e}"))?;
     let listener = TcpListener::bind(options.listen).await.map_err(|e| format!("{}: {e}", options.listen))?;
     let listen = listener.local_addr().map_err(|e| e.to_string())?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
@@ -162,7 +163,7 @@ async fn start(
     use std::io::Write;
     let _ = std::io::stdout().flush();
     // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
-    tokio::spawn(core.run(events_rx, taken)).await.map_err(|e| e.to_string())?;
+    tokio::spawn(core.run(events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
 }

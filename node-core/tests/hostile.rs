@@ -71,8 +71,8 @@ impl Submitter {
     }
 
     fn raw_delta(&self, raw: &[u8]) {
-        let ops_zstd = zstd::bulk::compress(raw, 1).unwrap();
-        self.send(frame::Kind::Delta(pool::Delta { seq: 1, ops_zstd, raw_bytes: raw.len() as u64 }));
+        let ops = zstd::bulk::compress(raw, 1).unwrap();
+        self.send(frame::Kind::Delta(pool::Delta { seq: 1, ops, raw_bytes: raw.len() as u64 }));
     }
 
     fn frame(&mut self) -> Option<frame::Kind> {
@@ -255,7 +255,7 @@ fn deltas_are_measured_before_memory_is_taken() {
     let mut raw = vec![0x0a];
     prost::encoding::encode_varint(names.len() as u64, &mut raw);
     raw.extend(names);
-    let claims = |ops_zstd: Vec<u8>, raw_bytes| frame::Kind::Delta(pool::Delta { seq: 1, ops_zstd, raw_bytes });
+    let claims = |ops: Vec<u8>, raw_bytes| frame::Kind::Delta(pool::Delta { seq: 1, ops, raw_bytes });
     let zeros = zstd::bulk::compress(&vec![0; 200 << 20], 1).unwrap();
     let small = zstd::bulk::compress(&DeltaOps::default().encode_to_vec(), 1).unwrap();
     let cases = [
@@ -265,6 +265,8 @@ fn deltas_are_measured_before_memory_is_taken() {
         ("size", claims(small, 5)),
         ("bytes", claims(Vec::new(), u64::MAX)),
         ("unpack", claims(vec![1, 2, 3], 3)),
+        ("none", claims(vec![0xff; 40], 0)),
+        ("operations", claims(raw, 0)),
         ("none", claims(zstd::bulk::compress(&[0xff; 40], 1).unwrap(), 40)),
         ("none", claims(zstd::bulk::compress(&[0x0a, 0x7f], 1).unwrap(), 2)),
     ];

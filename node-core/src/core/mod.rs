@@ -27,6 +27,7 @@ use potluck_wire::ipc;
 use potluck_wire::pool::{Chunk, frame};
 use tokio::sync::{mpsc, watch};
 
+use crate::alarm::Alarm;
 use crate::dirs::Dirs;
 use crate::guest::{GuestEvent, GuestSettings, Served};
 use crate::ipc::Taken;
@@ -252,13 +253,18 @@ impl Core {
     }
 
     /// Runs until told to quit.
-    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>, taken: Taken) {
+    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>, taken: Taken, alarm: Alarm) {
         let (mut batch, mut last) = (Vec::new(), 0);
+        let idle = Duration::from_secs(1);
         loop {
             let wake = [self.submitter.next_wake(), self.worker.next_wake()].into_iter().flatten().min();
-            let idle = Duration::from_secs(1);
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
-            let _ = tokio::time::timeout(wait, events.recv_many(&mut batch, 256)).await;
+            alarm.set(wait);
+            tokio::select! {
+                biased;
+                _ = events.recv_many(&mut batch, 256) => {}
+                () = alarm.rings() => {}
+            }
             // Whoever is ready to speak joins this batch: the tree is then looked at once for all of them. Not where the
             // last one had a single event: then nobody else speaks, and asking the kernel costs more than it saves.
             if batch.len() + last > 2 {

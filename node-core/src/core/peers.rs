@@ -29,6 +29,8 @@ const MAJOR: u32 = 1;
 const ABILITIES: &[&str] = &["mirror-1", "credits-1", "probe-1"];
 /// Deltas above this go in parts, so that a ping is never stuck behind one.
 const DELTA_BYTES_MAX: usize = 1 << 20;
+/// Deltas up to this travel as they are.
+const DELTA_UNPACKED_BYTES_MAX: usize = 512;
 /// Uploads to one worker at a time.
 const UPLOADS_MAX: usize = 4;
 
@@ -384,8 +386,13 @@ impl Core {
     }
 
     fn send_part(&mut self, id: NodeId, ops: &DeltaOps) -> u64 {
-        let raw = ops.encode_to_vec();
-        let packed = crate::core_content::pack(&raw).unwrap_or_default();
+        let mut packed = ops.encode_to_vec();
+        let mut raw_bytes = 0;
+        // Some names that came or went: packing them costs more than all else that sending them does.
+        if packed.len() > DELTA_UNPACKED_BYTES_MAX {
+            raw_bytes = packed.len() as u64;
+            packed = crate::core_content::pack(&packed).unwrap_or_default();
+        }
         let seq = match self.peers.get_mut(&id) {
             Some(peer) => {
                 peer.delta_seq += 1;
@@ -393,7 +400,7 @@ impl Core {
             }
             None => return 0,
         };
-        self.send(id, frame::Kind::Delta(pool::Delta { seq, ops_zstd: packed, raw_bytes: raw.len() as u64 }))
+        self.send(id, frame::Kind::Delta(pool::Delta { seq, ops: packed, raw_bytes }))
     }
 
     /// Brings the mirror up to date for these closures and sends the frame behind it.

@@ -14,17 +14,24 @@ pub(super) fn unpack_delta(delta: &pool::Delta) -> Result<DeltaOps, MirrorError>
     if delta.raw_bytes > DELTA_RAW_BYTES_MAX {
         return Err(MirrorError::Refused(format!("a delta of {} bytes", delta.raw_bytes)));
     }
-    let raw = zstd::bulk::decompress(&delta.ops_zstd, delta.raw_bytes as usize)
-        .map_err(|e| MirrorError::Refused(format!("a delta that does not unpack: {e}")))?;
-    if raw.len() as u64 != delta.raw_bytes {
-        return Err(MirrorError::Refused("a delta of another size than it says".into()));
-    }
+    let unpacked;
+    let raw = match delta.raw_bytes {
+        0 => &delta.ops[..],
+        size => {
+            unpacked = zstd::bulk::decompress(&delta.ops, size as usize)
+                .map_err(|e| MirrorError::Refused(format!("a delta that does not unpack: {e}")))?;
+            if unpacked.len() as u64 != size {
+                return Err(MirrorError::Refused("a delta of another size than it says".into()));
+            }
+            &unpacked[..]
+        }
+    };
     // An empty name is two bytes here and twelve times as much when decoded: counted before memory is taken.
-    let count = count_operations(&raw).ok_or_else(|| MirrorError::Refused("a delta that is none".into()))?;
+    let count = count_operations(raw).ok_or_else(|| MirrorError::Refused("a delta that is none".into()))?;
     if count > DELTA_OPS_MAX {
         return Err(MirrorError::Refused(format!("a delta of {count} operations")));
     }
-    DeltaOps::decode(&raw[..]).map_err(|e| MirrorError::Refused(format!("a delta that is none: {e}")))
+    DeltaOps::decode(raw).map_err(|e| MirrorError::Refused(format!("a delta that is none: {e}")))
 }
 
 /// Directories and the fields in them, of an encoded `DeltaOps`. None: it is not one.

@@ -31,6 +31,10 @@ const WATCHABLE: &[i64] = &[
     0x2FC1_2FC1, // zfs
 ];
 
+/// `struct inotify_event` without its name, and with the longest (inotify(7)).
+const EVENT_BYTES: usize = 16;
+const EVENT_BYTES_MAX: usize = EVENT_BYTES + 256;
+
 impl Watches {
     pub(super) fn new() -> Self {
         let inotify = Inotify::init().ok();
@@ -113,7 +117,10 @@ impl Tree {
             let mut events = Vec::new();
             let Some(inotify) = &mut self.watch.inotify else { return };
             let Ok(read) = inotify.read_events(&mut self.watch.buffer) else { return };
+            let mut taken = 0;
             for event in read {
+                // A name ends with a zero and is filled up to a multiple of the event's size.
+                taken += EVENT_BYTES + event.name.map_or(0, |name| (name.len() + 1).next_multiple_of(EVENT_BYTES));
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
                     events.push(Event::Overflow);
                     continue;
@@ -137,6 +144,10 @@ impl Tree {
             self.counts.events += events.len() as u64;
             for event in events {
                 self.take_event(event);
+            }
+            // The kernel gives as many as fit: with room for another one left there was none.
+            if taken + 2 * EVENT_BYTES_MAX < self.watch.buffer.len() {
+                return;
             }
         }
     }

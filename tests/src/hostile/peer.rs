@@ -158,8 +158,8 @@ impl Wire<'_> {
     /// Sends a delta as a submitter packs it.
     pub fn delta(&self, ops: &DeltaOps) {
         let raw = ops.encode_to_vec();
-        let ops_zstd = zstd::bulk::compress(&raw, 1).expect("memory is there");
-        self.say(Kind::Delta(pool::Delta { seq: 1, ops_zstd, raw_bytes: raw.len() as u64 }));
+        let ops = zstd::bulk::compress(&raw, 1).expect("memory is there");
+        self.say(Kind::Delta(pool::Delta { seq: 1, ops, raw_bytes: raw.len() as u64 }));
     }
 
     /// The next message that `wanted` takes; None when the node has hung up, or says nothing of the kind.

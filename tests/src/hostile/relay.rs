@@ -152,7 +152,13 @@ fn holds_secret(bytes: &[u8]) -> bool {
 
 /// Contents, names and link targets of a delta.
 fn look(delta: &pool::Delta, leaks: &mut Vec<String>) {
-    let Ok(raw) = zstd::bulk::decompress(&delta.ops_zstd, delta.raw_bytes as usize) else { return };
+    let raw = match delta.raw_bytes {
+        0 => delta.ops.clone(),
+        size => match zstd::bulk::decompress(&delta.ops, size as usize) {
+            Ok(raw) => raw,
+            Err(_) => return,
+        },
+    };
     if !holds_secret(&raw) {
         return;
     }

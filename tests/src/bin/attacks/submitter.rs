@@ -377,7 +377,7 @@ fn bombs_on_the_wire(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> {
     let digest = Digest::of(b"a terabyte");
     for raw_bytes in [1 << 40, u64::MAX, 64 << 20, 1] {
         let wire = scene.dial()?;
-        wire.say(Kind::Delta(pool::Delta { seq: 1, ops_zstd: bomb.clone(), raw_bytes }));
+        wire.say(Kind::Delta(pool::Delta { seq: 1, ops: bomb.clone(), raw_bytes }));
         attack.check(wire.is_hung_up(HUNG_UP_WITHIN), || format!("a delta of {raw_bytes} bytes was taken"));
     }
     let wire = scene.dial()?;
