@@ -24,6 +24,8 @@ const RANK_JOB: Duration = Duration::from_secs(1);
 pub(super) struct Need {
     /// The highest need in the current and in the last period of [`DEMAND_LINGER`].
     highest: [u32; 2],
+    /// At the last look.
+    current: u32,
     period_at: Duration,
     /// Peers from best to worst; empty: to be ranked.
     order: Vec<NodeId>,
@@ -35,8 +37,9 @@ impl Need {
         self.order.clear();
     }
 
+    /// When a need that was higher is to be forgotten. While it is as high as ever there is nothing to wake for.
     pub(super) fn wake(&self) -> Option<Duration> {
-        (self.highest != [0, 0]).then_some(self.period_at + DEMAND_LINGER)
+        (self.highest[0].max(self.highest[1]) > self.current).then_some(self.period_at + DEMAND_LINGER)
     }
 
     /// The highest need of late.
@@ -46,6 +49,7 @@ impl Need {
             self.highest = [0, if periods == 1 { self.highest[0] } else { 0 }];
             self.period_at = now;
         }
+        self.current = need;
         self.highest[0] = self.highest[0].max(need);
         self.highest[0].max(self.highest[1])
     }

@@ -243,11 +243,11 @@ impl Peer {
         self.next_end.saturating_sub(now) + gap * others
     }
 
-    /// What is due at `now`.
-    pub(super) fn life(&self, now: Duration) -> Life {
+    /// What is due at `now`; a ping counts as due when it is so within `early`.
+    pub(super) fn life(&self, now: Duration, early: Duration) -> Life {
         if now >= self.lost_at() {
             Life::Lost
-        } else if now >= self.ping_at() {
+        } else if now + early >= self.ping_at() {
             Life::PingDue
         } else {
             Life::Well
@@ -300,15 +300,17 @@ mod tests {
     #[test]
     fn a_busy_peer_is_lost_before_two_seconds_of_silence_an_idle_one_after_five() {
         let mut peer = up(ms(0));
-        assert_eq!(peer.life(ms(1999)), Life::Well);
-        assert_eq!(peer.life(ms(2000)), Life::PingDue);
+        assert_eq!(peer.life(ms(1999), ms(0)), Life::Well);
+        assert_eq!(peer.life(ms(1800), ms(199)), Life::Well);
+        assert_eq!(peer.life(ms(1800), ms(200)), Life::PingDue);
+        assert_eq!(peer.life(ms(2000), ms(0)), Life::PingDue);
         peer.pinged(ms(2000));
-        assert_eq!(peer.life(ms(4999)), Life::PingDue);
-        assert_eq!(peer.life(ms(5000)), Life::Lost);
+        assert_eq!(peer.life(ms(4999), ms(0)), Life::PingDue);
+        assert_eq!(peer.life(ms(5000), ms(0)), Life::Lost);
         peer.heard(ms(5000));
         assert!(peer.add(ms(6000), JobId(1), ms(9000), 0), "silent for a second: ask at once");
-        assert_eq!(peer.life(ms(7799)), Life::PingDue);
-        assert_eq!(peer.life(ms(7800)), Life::Lost);
+        assert_eq!(peer.life(ms(7799), ms(0)), Life::PingDue);
+        assert_eq!(peer.life(ms(7800), ms(0)), Life::Lost);
     }
 
     #[test]

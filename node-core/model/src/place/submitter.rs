@@ -513,9 +513,12 @@ impl Submitter {
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.ticked_at = now;
         let ids: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| peer.up).map(|(id, _)| *id).collect();
+        // Whoever is to be asked soon is asked together with one that is due: one wake for all of them, not one for each.
+        let is_due = self.peers.values().any(|peer| peer.up && now >= peer.ping_at());
+        let early = if is_due { PING_BUSY / 2 } else { Duration::ZERO };
         for id in ids {
             let peer = self.peers.get_mut(&id).expect("listed above, and tick removes none");
-            match peer.life(now) {
+            match peer.life(now, early) {
                 Life::Well => {}
                 Life::PingDue => {
                     peer.pinged(now);
