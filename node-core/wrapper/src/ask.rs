@@ -10,7 +10,7 @@ use crate::process::words_of;
 use potluck_wire::ipc::{self, Reply, Request};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -153,6 +153,13 @@ fn connect(path: &[u8], patience: Duration) -> Result<OwnedFd, Trouble> {
     let shown = || String::from_utf8_lossy(path).into_owned();
     let failed = |error: Errno| Trouble::Connect(format!("{}: {}", shown(), words_of(error)));
     let me = rustix::process::geteuid().as_raw();
+    let stat = rustix::fs::stat(OsStr::from_bytes(path)).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(Trouble::Connect(format!("{} is no socket", shown())));
+    }
+    if stat.st_uid != me {
+        return Err(Trouble::Connect(format!("{} belongs to another user", shown())));
+    }
     let address = SocketAddrUnix::new(OsStr::from_bytes(path)).map_err(failed)?;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(failed)?;
@@ -166,7 +173,7 @@ fn connect(path: &[u8], patience: Duration) -> Result<OwnedFd, Trouble> {
         Err(Errno::AGAIN) => return Err(Trouble::Silent),
         Err(error) => return Err(failed(error)),
     }
-    // Before anything is said: a path that the environment gives may be anybody's.
+    // The path could have been replaced since it was looked at: ask who listens.
     if listener_uid(&fd) != Some(me) {
         return Err(Trouble::Connect(format!("{} belongs to another user", shown())));
     }
