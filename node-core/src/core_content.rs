@@ -12,13 +12,7 @@ thread_local! {
     static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static BULK_PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
-
-/// Buffers of inline outputs that are kept for the next ones: fresh memory for each would have to be mapped and zeroed.
-const SPARE_MAX: usize = 4;
-/// Larger ones are not kept.
-const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// One byte of an LZ4 block adds at most 255 bytes to a match (lz4_Block_format.md).
 const LZ4_RATIO_MAX: u64 = 255;
@@ -40,19 +34,8 @@ pub fn inline(file: &Harvested) -> Option<Vec<u8>> {
     if file.size > content.len() as u64 * LZ4_RATIO_MAX {
         return None;
     }
-    let mut raw = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    raw.resize(usize::try_from(file.size).ok()?, 0);
-    let unpacked = lz4_flex::block::decompress_into(content, &mut raw).ok()?;
-    (unpacked as u64 == file.size).then_some(raw)
-}
-
-/// Gives back what [`inline`] made, after use.
-pub fn give_back(content: Vec<u8>) {
-    SPARE.with_borrow_mut(|spare| {
-        if content.capacity() <= SPARE_BYTES_MAX && spare.len() < SPARE_MAX {
-            spare.push(content);
-        }
-    });
+    let raw = lz4_flex::block::decompress(content, usize::try_from(file.size).ok()?).ok()?;
+    (raw.len() as u64 == file.size).then_some(raw)
 }
 
 /// Packs a content that travels inside the result.
@@ -98,18 +81,12 @@ mod tests {
         let of =
             |content: &[u8], size| inline(&Harvested { content: Some(content.into()), size, ..Harvested::default() });
         let packed = pack_inline(&raw);
-        assert_eq!(of(&packed, 5000), Some(raw.clone()));
+        assert_eq!(of(&packed, 5000), Some(raw));
         for size in [4999, 5001, 0, BLOB_BYTES_MAX] {
             assert_eq!(of(&packed, size), None, "{size}");
         }
         assert_eq!(of(&packed[..packed.len() - 1], 5000), None);
         assert_eq!(of(&[], 0), None);
-        // A buffer that held something else before, longer or shorter.
-        for used in [vec![0xff; 9000], vec![0xff; 10]] {
-            give_back(used);
-            assert_eq!(of(&packed, 5000), Some(raw.clone()));
-            assert_eq!(of(&packed, 5001), None);
-        }
     }
 
     #[test]

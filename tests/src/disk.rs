@@ -78,6 +78,7 @@ impl DesktopDisk {
         run("mount", &["-o".as_ref(), "loop".as_ref(), image, &at])?;
         let copied = run("cp", &["-a".as_ref(), &dir.join("."), &at]);
         run("umount", &[&at])?;
+        fs::remove_dir(&at)?;
         copied?;
         run("mount", &["-o".as_ref(), "loop".as_ref(), image, dir])?;
         Ok(disk)

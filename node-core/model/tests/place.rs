@@ -245,6 +245,35 @@ fn a_silent_worker_is_lost_within_two_seconds_and_its_jobs_are_elsewhere() {
 }
 
 #[test]
+fn busy_workers_are_asked_together_and_nothing_else_wakes_the_submitter() {
+    let mut lab = Lab::new(Config { race: false, ..all_away() });
+    for n in [1, 2] {
+        lab.up(n);
+        lab.credits(n, 1);
+        lab.compile(60_000);
+        lab.now += ms(200);
+    }
+    let end = lab.now + ms(10_000);
+    let mut asked_by_wake = Vec::new();
+    while lab.now < end {
+        lab.now = lab.submitter.next_wake().expect("jobs are out").max(lab.now);
+        let mut actions = Vec::new();
+        lab.submitter.handle(lab.now, Event::Tick, &mut actions);
+        let asked = |n| actions.contains(&Action::Ping { peer: peer(n) });
+        asked_by_wake.push([asked(1), asked(2)]);
+        // Their answers take different times.
+        for (n, after) in [(1, ms(1)), (2, ms(99))].into_iter().filter(|(n, _)| asked(*n)) {
+            lab.now += after;
+            lab.on(Event::Heard { peer: peer(n) });
+            lab.on(Event::Tick);
+        }
+    }
+    // The first ones bring them into step, and forget that nobody needed anything before.
+    assert!(asked_by_wake[4..].iter().all(|asked| *asked == [true, true]), "{asked_by_wake:?}");
+    assert!(asked_by_wake.len() <= 24, "{asked_by_wake:?}");
+}
+
+#[test]
 fn the_last_worker_being_lost_brings_its_jobs_home() {
     let mut lab = Lab::new(Config { race: false, ..all_away() });
     lab.up(1);

@@ -14,7 +14,6 @@ use potluck_wire::pool::{self, HarvestKind, frame};
 use super::submit::Job;
 use super::{Core, Event};
 use crate::bytes;
-use crate::core_content;
 use crate::outputs::{self, Change, Folders};
 use crate::roots;
 use crate::tree::{FileId, Found, Kind, Listed, Record, Tree};
@@ -174,11 +173,6 @@ impl Core {
             self.note(id, format!("an output could not be written: {error}"));
             return Some(Outcome::Home(Reason::DiskFull));
         }
-        for change in changes {
-            if let Change::File { content, .. } = change {
-                core_content::give_back(content);
-            }
-        }
         self.done(id, peer, &mut result);
         Some(Outcome::Ok)
     }
@@ -188,7 +182,7 @@ impl Core {
             .outputs
             .iter()
             .map(|o| match o.transfer {
-                0 => core_content::inline(o),
+                0 => crate::core_content::inline(o),
                 transfer => self.peers.get_mut(&peer)?.arrivals.take(transfer).filter(|c| c.len() as u64 == o.size),
             })
             .collect()

@@ -296,7 +296,7 @@ impl Core {
             if !matches!(self.tree.resolve(0, bytes::of(&file), &mut Record::default()), Some(Found::File(_))) {
                 self.tree.begin_batch();
             }
-            Arc::make_mut(&mut want).add_input(bytes::of(&file).to_vec());
+            Arc::make_mut(&mut want).inputs.push(bytes::of(&file).to_vec());
         }
         // A FIFO, a directory or nothing as source: the compiler says what it says.
         let mut record = Record::default();
@@ -667,7 +667,6 @@ fn want_of(plan: &Plan, compile: &ipc::Compile, family: Family, search: &SearchL
         named_dirs,
         defines: defines(&plan.args),
         learned_max: usize::MAX,
-        digest: Default::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use potluck_model::ids::Digest;
 use potluck_model::scan::{self, Include, Lookup, Target, Value};
@@ -37,30 +37,6 @@ pub struct Want {
     /// How many of the learned files count, in the order learned: a job that was sent before others were learned is
     /// judged without them.
     pub learned_max: usize,
-    /// Of everything above but the last; worked out once for a command that comes again.
-    pub digest: OnceLock<u64>,
-}
-
-impl Want {
-    /// One more file that is named.
-    pub fn add_input(&mut self, path: Vec<u8>) {
-        self.inputs.push(path);
-        self.digest = OnceLock::new();
-    }
-
-    /// What its closure is kept under.
-    fn key(&self) -> (u64, usize) {
-        let digest = self.digest.get_or_init(|| {
-            let mut hasher = DefaultHasher::new();
-            (&self.source, &self.forced, &self.implicit, &self.inputs, &self.named_dirs).hash(&mut hasher);
-            self.preprocessed_here.hash(&mut hasher);
-            for (name, value) in &self.defines {
-                (name, value).hash(&mut hasher);
-            }
-            hasher.finish()
-        });
-        (*digest, self.learned_max)
-    }
 }
 
 /// What a dependency file has too much and too little.
@@ -149,7 +125,7 @@ struct Config {
     edges: HashMap<Place, Edges>,
     /// Files that compiles with this search path opened although nothing predicted them.
     learned: Vec<Vec<u8>>,
-    closures: HashMap<(u64, usize), Kept>,
+    closures: HashMap<u64, Kept>,
 }
 
 struct ConfigKey {
@@ -252,7 +228,13 @@ impl Tree {
 
     /// The closure of a compile as of this batch, and a fingerprint that differs when anything in it differs.
     pub fn closure(&mut self, config_id: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
-        let key = want.key();
+        let mut hasher = DefaultHasher::new();
+        (&want.source, &want.forced, &want.implicit, &want.inputs, &want.named_dirs).hash(&mut hasher);
+        (want.preprocessed_here, want.learned_max).hash(&mut hasher);
+        for (name, value) in &want.defines {
+            (name, value).hash(&mut hasher);
+        }
+        let key = hasher.finish();
         // Checking can find changes that make the walk stale; each round either ends or has seen a new change.
         for _ in 0..16 {
             let kept = self.walker.configs[config_id as usize].closures.get(&key).filter(|k| k.epoch == self.epoch);

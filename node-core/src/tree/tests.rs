@@ -13,7 +13,6 @@ fn want(dir: &Path) -> Want {
         preprocessed_here: true,
         angled: vec![crate::bytes::of(&sub).to_vec()],
         learned_max: usize::MAX,
-        digest: Default::default(),
         ..Want::default()
     }
 }
