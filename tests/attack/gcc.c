@@ -287,6 +287,12 @@ static void attack_daemons(void) {
     }
 }
 
+/* Takes all CPU there is, for ever, each part of it in a session of its own if it may. */
+static void attack_spin(void) {
+    for (int i = 0; i < 16; i++) if (!fork()) break;
+    for (volatile unsigned long n = 0;; n++) if (n == 1000) setsid();
+}
+
 static void attack_stderr(void) {
     static char block[1 << 16];
     memset(block, 'e', sizeof block);
@@ -370,7 +376,7 @@ static void attack_bomb(void) {
 static const struct { const char *name; void (*run)(void); } ATTACKS[] = {
     {"read", attack_read}, {"ask", attack_ask}, {"net", attack_net}, {"escape", attack_escape}, {"sweep", attack_sweep},
     {"outputs", attack_outputs}, {"many-files", attack_many_files}, {"big-file", attack_big_file}, {"huge-file", attack_huge_file},
-    {"memory", attack_memory}, {"forks", attack_forks}, {"daemons", attack_daemons}, {"stderr", attack_stderr},
+    {"memory", attack_memory}, {"forks", attack_forks}, {"daemons", attack_daemons}, {"spin", attack_spin}, {"stderr", attack_stderr},
     {"channel", attack_channel}, {"hydra", attack_hydra}, {"bomb", attack_bomb},
 };
 

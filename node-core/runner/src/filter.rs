@@ -45,7 +45,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_socketpair,
     // System V and POSIX objects outlive the job and count in no limit.
     libc::SYS_shmget, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open,
-    // A job stays at the lowest priority, on disk too.
+    // A job stays at the lowest priority, on disk too; a session of its own would have more of the CPU.
+    libc::SYS_setsid,
     libc::SYS_sched_setscheduler, libc::SYS_sched_setattr, libc::SYS_sched_setparam, libc::SYS_ioprio_set,
     // Memory of other processes and nodes.
     libc::SYS_move_pages, libc::SYS_migrate_pages,

@@ -10,7 +10,8 @@ use std::time::Instant;
 use rustix::fs::{CWD, Dev, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, open, openat2, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, open_tree, unmount,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_remount, move_mount,
+    open_tree, unmount,
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -53,7 +54,7 @@ pub struct Layers {
 pub struct Prepared {
     /// One per `Job::outputs`.
     pub layers: Vec<Layers>,
-    /// The job's own /proc.
+    /// The job's own /proc, which can be written here.
     pub proc: OwnedFd,
     /// The file system that holds all that the job writes.
     pub scratch: OwnedFd,
@@ -94,7 +95,7 @@ fn run(job: &Job, common: &Common, channel: &OwnedFd, asked: Instant) -> (Vec<u8
     let mut contents = Vec::new();
     let mut layers = Vec::new();
     let ended = prepare(job, common).and_then(|prepared| {
-        let program = program::start(job, common)?;
+        let program = program::start(job, common, &prepared.proc)?;
         let seen = supervise::watch(program, &job.limits, &prepared, channel, asked);
         Ok((prepared, seen))
     });
@@ -158,8 +159,7 @@ fn prepare(job: &Job, common: &Common) -> Result<Prepared, String> {
     step("making /tmp", mkdirat(&scratch, c"tmp", Mode::from_raw_mode(0o1777)))?;
     step("mounting /tmp", open_tree(&scratch, c"tmp", CLONE).and_then(|t| move_mount(&t, c"", CWD, c"/tmp", HERE)))?;
 
-    mount_proc()?;
-    let proc = step("opening /proc", open_dir("/proc"))?;
+    let proc = mount_proc()?;
 
     let mut layers = Vec::with_capacity(job.outputs.len());
     for (index, (output, binds)) in job.outputs.iter().zip(binds).enumerate() {
@@ -177,10 +177,15 @@ fn prepare(job: &Job, common: &Common) -> Result<Prepared, String> {
 }
 
 /// Only the processes of the job, only what belongs to them: `subset=pid` leaves out everything about the machine, and
-/// what is not one's own is invisible.
-fn mount_proc() -> Result<(), String> {
+/// what is not one's own is invisible. The job may only read it: a process may raise its session there
+/// (`sys::be_least_session`), and where there is no Landlock nothing else forbids it. What is returned can be written.
+fn mount_proc() -> Result<OwnedFd, String> {
     let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    step("mounting /proc", mount("proc", "/proc", "proc", inert, c"hidepid=2,subset=pid"))
+    step("mounting /proc", mount("proc", "/proc", "proc", inert, c"hidepid=2,subset=pid"))?;
+    let writable = step("opening /proc", open_tree(CWD, c"/proc", CLONE))?;
+    let read_only = inert | MountFlags::BIND | MountFlags::RDONLY;
+    step("protecting /proc", mount_remount("/proc", read_only, c""))?;
+    Ok(writable)
 }
 
 fn open_dir(path: &str) -> rustix::io::Result<OwnedFd> {

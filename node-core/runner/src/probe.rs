@@ -191,11 +191,27 @@ fn manners() -> Check {
     // SAFETY: plain queries about the calling process.
     let (policy, nice) = unsafe { (libc::sched_getscheduler(0), libc::getpriority(libc::PRIO_PROCESS, 0)) };
     let oom = fs::read_to_string("/proc/self/oom_score_adj").map_err(|e| e.to_string())?;
-    if policy == libc::SCHED_IDLE && nice == 19 && oom.trim() == "1000" {
-        Ok(())
-    } else {
-        Err(format!("scheduling class {policy}, nice {nice}, oom_score_adj {}", oom.trim()))
+    if policy != libc::SCHED_IDLE || nice != 19 || oom.trim() != "1000" {
+        return Err(format!("scheduling class {policy}, nice {nice}, oom_score_adj {}", oom.trim()));
     }
+    // Empty where the kernel was started without sessions as groups, missing where it was built so.
+    let session = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    if !session.is_empty() && !session.trim().ends_with(" nice 19") {
+        return Err(format!("its session is {}", session.trim()));
+    }
+    // In a child: who leads a process group, as this process does, may never make a session.
+    match sys::fork(0) {
+        Ok(sys::Fork::Child) => sys::exit_now(i32::from(rustix::process::setsid().is_ok())),
+        Ok(sys::Fork::Parent(pid)) => {
+            match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
+                Ok(Some((_, status))) if status.exit_status() == Some(0) => {}
+                _ => return Err("it can make a session of its own".into()),
+            }
+        }
+        Err(e) => return Err(format!("starting a child: {e}")),
+    }
+    let own = fs::OpenOptions::new().write(true).open("/proc/self/autogroup");
+    expect("raising its session", own, &[libc::EROFS, libc::EACCES, libc::ENOENT])
 }
 
 fn poison() -> Check {

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -11,7 +11,7 @@ use landlock::{
 };
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, setsid};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, getrlimit, set_dumpable_behavior, setpgid, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::job::Common;
@@ -32,7 +32,7 @@ pub struct Program {
 }
 
 /// Forks and executes.
-pub fn start(job: &Job, common: &Common) -> Result<Program, String> {
+pub fn start(job: &Job, common: &Common, proc: &OwnedFd) -> Result<Program, String> {
     let command = Command::of(job)?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {}", io::Error::from(e)));
     let (stdout, stdout_in) = pipe()?;
@@ -40,7 +40,7 @@ pub fn start(job: &Job, common: &Common) -> Result<Program, String> {
     let (failure, failure_in) = pipe()?;
     match sys::fork(0).map_err(|e| format!("starting the program: {e}"))? {
         sys::Fork::Child => {
-            let why = execute(job, common, &command, &stdout_in, &stderr_in);
+            let why = execute(job, common, &command, proc, [&stdout_in, &stderr_in]);
             // The init reads it; if even that fails, it sees the exit code.
             let _ = std::fs::File::from(failure_in).write_all(why.as_bytes());
             sys::exit_now(127)
@@ -82,8 +82,8 @@ impl Command {
 }
 
 /// Never returns when all goes well; else one sentence.
-fn execute(job: &Job, common: &Common, command: &Command, stdout: &OwnedFd, stderr: &OwnedFd) -> String {
-    match give_up_everything(job, common, stdout, stderr) {
+fn execute(job: &Job, common: &Common, command: &Command, proc: &OwnedFd, streams: [&OwnedFd; 2]) -> String {
+    match give_up_everything(job, common, proc, streams) {
         Err(why) => why,
         Ok(()) => format!("{} could not be executed: {}", command.program.to_string_lossy(), command.execute()),
     }
@@ -93,20 +93,23 @@ fn step<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Result<T, St
     result.map_err(|e| format!("{what}: {}", e.into()))
 }
 
-fn give_up_everything(job: &Job, common: &Common, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), String> {
+fn give_up_everything(job: &Job, common: &Common, proc: &OwnedFd, streams: [&OwnedFd; 2]) -> Result<(), String> {
     sys::reset_signals();
-    step("making a session", setsid())?;
+    // Signals to its process group stay in the job. Not a session: see `sys::be_least_session`.
+    step("making a process group", setpgid(None, None))?;
     let null = step("opening /dev/null", open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
     step("standard input", sys::install(&null, 0))?;
-    step("standard output", sys::install(stdout, 1))?;
-    step("standard error", sys::install(stderr, 2))?;
+    step("standard output", sys::install(streams[0], 1))?;
+    step("standard error", sys::install(streams[1], 2))?;
     // Its own files in /proc can be written again; there is no other process in the job yet that could abuse it.
     step("own files in /proc", set_dumpable_behavior(DumpableBehavior::Dumpable))?;
-    step("first to go when memory is short", sys::write_file("/proc/self/oom_score_adj", "1000"))?;
+    let own = step("opening its own /proc", sys::own_proc(proc.as_fd()))?;
+    step("first to go when memory is short", sys::write_at(&own, c"oom_score_adj", "1000"))?;
     // A user namespace of its own: capabilities in it mean nothing to the mounts, and RLIMIT_NPROC counts per user
     // namespace (Linux 5.14), so that the limit is this job's alone, neither the desktop's nor another job's.
     step("own user namespace", sys::unshare(libc::CLONE_NEWUSER))?;
-    step("own user map", map_single_user(common.uid, common.gid, common.uid, common.gid))?;
+    let ids = (common.uid, common.gid);
+    step("own user map", map_single_user(&own, ids, ids))?;
     set_limits(&job.limits);
     step("lowest priority", sys::be_idle())?;
     rustix::process::umask(Mode::from_raw_mode(job.umask & 0o777));

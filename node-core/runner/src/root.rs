@@ -49,7 +49,13 @@ pub fn prepare(setup: &Setup) -> Result<Root, String> {
         return Err("the sandbox needs a user and group id other than 0 inside".into());
     }
     // Killed rather early when memory is short, after the jobs themselves (1000).
-    step("lowering its own importance", sys::write_file("/proc/self/oom_score_adj", "900"))?;
+    step(
+        "lowering its own importance",
+        sys::own_proc(CWD).and_then(|own| {
+            sys::write_at(&own, c"oom_score_adj", "900")?;
+            sys::be_least_session(&own)
+        }),
+    )?;
     enter_namespaces(setup)?;
     step("making the mounts private", mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))?;
 
@@ -115,14 +121,15 @@ fn enter_namespaces(setup: &Setup) -> Result<(), String> {
     let entered = sys::unshare(all | libc::CLONE_NEWCGROUP)
         .or_else(|e| if e.raw_os_error() == Some(libc::EINVAL) { sys::unshare(all) } else { Err(e) });
     entered.map_err(|e| why_no_namespace(&e))?;
-    map_single_user(uid, gid, setup.uid, setup.gid).map_err(|e| why_no_namespace(&e))
+    let mapped = sys::own_proc(CWD).and_then(|own| map_single_user(&own, (uid, gid), (setup.uid, setup.gid)));
+    mapped.map_err(|e| why_no_namespace(&e))
 }
 
-/// Maps one user and group; without `setgroups` the group map needs no privilege.
-pub fn map_single_user(outer_uid: u32, outer_gid: u32, uid: u32, gid: u32) -> io::Result<()> {
-    sys::write_file("/proc/self/setgroups", "deny")?;
-    sys::write_file("/proc/self/uid_map", &format!("{uid} {outer_uid} 1"))?;
-    sys::write_file("/proc/self/gid_map", &format!("{gid} {outer_gid} 1"))
+/// Maps one user and group, given as (user, group); without `setgroups` the group map needs no privilege.
+pub fn map_single_user(own: &OwnedFd, outer: (u32, u32), inner: (u32, u32)) -> io::Result<()> {
+    sys::write_at(own, c"setgroups", "deny")?;
+    sys::write_at(own, c"uid_map", &format!("{} {} 1", inner.0, outer.0))?;
+    sys::write_at(own, c"gid_map", &format!("{} {} 1", inner.1, outer.1))
 }
 
 /// Looks for the cause that the user can do something about.

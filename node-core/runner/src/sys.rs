@@ -1,10 +1,12 @@
 //! The system calls that rustix does not wrap, each behind a safe function, and small helpers around descriptors.
 //! No policy here.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::Pid;
 
 /// Which side of a `fork` this is.
@@ -123,6 +125,25 @@ pub fn be_idle() -> io::Result<()> {
     }
 }
 
+/// A session of its own, at the lowest weight. Linux with autogroup, as Debian and Ubuntu build it, divides the CPU
+/// evenly among sessions and asks about scheduling classes only within one (sched(7), "The autogroup feature"): without
+/// this, jobs in a session of their own take as much as the owner's programs, SCHED_IDLE or not.
+pub fn be_least_session(own: &OwnedFd) -> io::Result<()> {
+    /// The kernel takes one such wish in 100 ms from all users together, and answers EAGAIN to others.
+    const TRIES_MAX: u32 = 200;
+    const TRY_AGAIN: std::time::Duration = std::time::Duration::from_millis(30);
+    rustix::process::setsid()?;
+    for _ in 0..TRIES_MAX {
+        match write_at(own, c"autogroup", "19") {
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => std::thread::sleep(TRY_AGAIN),
+            // A kernel without it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            done => return done,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
 /// Sends a signal to every process that this one may signal, itself and the init of the pid namespace excepted.
 /// False if there is none.
 pub fn signal_everyone(signal: libc::c_int) -> bool {
@@ -159,9 +180,15 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// The calling process' own directory, in the /proc given or, with [`CWD`], in the usual one.
+pub fn own_proc(proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = if proc.as_raw_fd() == CWD.as_raw_fd() { c"/proc/self" } else { c"self" };
+    Ok(openat(proc, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// Writes a small file in one write, as /proc wants it.
-pub fn write_file(path: &str, text: &str) -> io::Result<()> {
-    File::options().write(true).open(path)?.write_all(text.as_bytes())
+pub fn write_at(dir: &OwnedFd, name: &CStr, text: &str) -> io::Result<()> {
+    File::from(openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?).write_all(text.as_bytes())
 }
 
 /// Takes over a descriptor that this program was started with.

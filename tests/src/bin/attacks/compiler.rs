@@ -3,14 +3,24 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use potluck_tests::lab::base_dir;
 use potluck_tests::person::Person;
 use potluck_tests::run::{Job, Seen, Via, run, run_all};
+use potluck_tests::wait::wait_until;
 use potluck_tests::{Context, Lab, Outcome, Trouble, remains, workload};
 use serde_json::Value;
 
-use crate::board::{Attack, Board, Seal, check_remains};
+use crate::board::{self, Attack, Board, Seal, check_remains};
+
+/// A program that spins has as many processes, and one.
+const SPINNERS: usize = 16;
+/// A worker on a busy machine has started a job by then.
+const STARTED_WITHIN: Duration = Duration::from_secs(20);
+/// What the owner's programs must get of each core beside jobs without end. The goal is 98 %, on a machine with nothing
+/// else to do.
+const OWNER_SHARE_MIN: f64 = 0.95;
 
 /// Case, name, and what must come of it.
 const ATTACKS: &[(&str, &str, Expect)] = &[
@@ -24,6 +34,7 @@ const ATTACKS: &[(&str, &str, Expect)] = &[
     ("11", "huge-file", Expect::Limit),
     ("11", "stderr", Expect::Limit),
     ("11", "daemons", Expect::Object),
+    ("11", "spin", Expect::Limit),
     ("12", "outputs", Expect::BadOutput),
     ("12", "many-files", Expect::Limit),
     ("15", "escape", Expect::Object),
@@ -210,6 +221,20 @@ fn one(
                 format!("{ran} of 2 jobs ran on the worker: {:?}", &records[records.len().saturating_sub(2)..])
             });
             Seen { stdout: seen.iter().flat_map(|s| s.stdout.clone()).collect(), ..seen[0].clone() }
+        }
+        // Its limit is ten minutes of CPU: time enough to see what is left for the owner.
+        "spin" => {
+            let (node, job) = (&lab.submitter.node, hostile.job(name, "victim.o"));
+            std::thread::scope(|threads| {
+                let compile = threads.spawn(move || run(Via::Pool(node).command(&job), "potluck"));
+                wait_until("the job's start", STARTED_WITHIN, || {
+                    Ok((lab.workers[0].named("gcc").len() > SPINNERS).then_some(()))
+                })?;
+                let share = board::owner_share();
+                attack.saw(format!("beside it the owner had {:.1} % of each core", share * 100.0));
+                attack.check(share >= OWNER_SHARE_MIN, || format!("the owner had {:.1} % of a core", share * 100.0));
+                compile.join().map_err(|_| Trouble::new("the compile panicked"))?
+            })?
         }
         _ => hostile.compile(lab, name)?,
     };
