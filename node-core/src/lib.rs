@@ -5,6 +5,7 @@ pub mod bytes;
 pub mod cli;
 pub mod core;
 pub mod core_content;
+pub mod cpu_group;
 pub mod depend;
 pub mod dirs;
 pub mod guest;

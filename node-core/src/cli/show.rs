@@ -236,6 +236,24 @@ pub(super) fn explain_command(command: &[OsString], json: bool) -> Result<(), Fa
     Ok(())
 }
 
+/// What jobs leave to the owner's programs.
+fn priority(group: &Value) -> (&'static str, String, String, String) {
+    let (level, what, fix) = match group {
+        Value::Null => ("ok", "jobs have the CPU that your programs leave".to_owned(), String::new()),
+        group => (
+            "warn",
+            format!(
+                "jobs weigh {} beside {} of other programs (CPU group {})",
+                group["weight"],
+                group["usual"],
+                text(&group["path"])
+            ),
+            "systemd-run --user --scope -p CPUWeight=idle potluck node --serve SLOTS".to_owned(),
+        ),
+    };
+    (level, "priority".to_owned(), what, fix)
+}
+
 /// Checks with a word each; exit code 5 if one of them failed.
 pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
     let mut checks: Vec<(&str, String, String, String)> = Vec::new();
@@ -266,6 +284,7 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
             let sandbox = &answer["sandbox"];
             if sandbox["ok"] == true {
                 checks.push(("ok", "sandbox".into(), "self-test passed".into(), String::new()));
+                checks.push(priority(&sandbox["cpu_group"]));
             } else if sandbox["checked"] == true {
                 checks.push((
                     "fail",

@@ -14,6 +14,7 @@ use super::peers::{Stage, stage_word};
 use super::submit::{Ask, Job};
 use super::{ConnId, Core, Replies};
 use crate::bytes;
+use crate::cpu_group::CpuGroup;
 use crate::guest::Served;
 use crate::membership::invite::JoinLink;
 use crate::toolchain::Environment;
@@ -217,6 +218,8 @@ impl Core {
     pub(crate) fn status(&self) -> Value {
         let team = self.membership.list();
         let serving = self.serving();
+        let group = self.settings.serve.and_then(|_| CpuGroup::own());
+        let group = group.map(|g| json!({"path": g.path, "weight": g.weight, "usual": g.usual}));
         let peers: Vec<Value> = self
             .submitter
             .peers(self.now())
@@ -286,6 +289,7 @@ impl Core {
                 "checked": self.settings.serve.is_some(),
                 "note": self.settings.not_serving.clone().unwrap_or_default(),
                 "report": self.settings.sandbox_report,
+                "cpu_group": group,
             },
             "peers": all,
             "jobs": {

@@ -18,9 +18,9 @@ use crate::board::{self, Attack, Board, Seal, check_remains};
 const SPINNERS: usize = 16;
 /// A worker on a busy machine has started a job by then.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
-/// What the owner's programs must get of each core beside jobs without end. The goal is 98 %, on a machine with nothing
-/// else to do.
-const OWNER_SHARE_MIN: f64 = 0.95;
+/// What the owner's programs must get of each core beside jobs without end: 98 % by the weights of their sessions, less
+/// what else this machine does. Beside jobs with sessions of their own it is a third, or nothing.
+const OWNER_SHARE_MIN: f64 = 0.90;
 
 /// Case, name, and what must come of it.
 const ATTACKS: &[(&str, &str, Expect)] = &[
