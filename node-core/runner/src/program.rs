@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -103,7 +103,7 @@ fn give_up_everything(job: &Job, common: &Common, proc: &OwnedFd, streams: [&Own
     step("standard error", sys::install(streams[1], 2))?;
     // Its own files in /proc can be written again; there is no other process in the job yet that could abuse it.
     step("own files in /proc", set_dumpable_behavior(DumpableBehavior::Dumpable))?;
-    let own = step("opening its own /proc", sys::own_proc(proc.as_fd()))?;
+    let own = step("opening its own /proc", sys::own_proc(proc))?;
     step("first to go when memory is short", sys::write_at(&own, c"oom_score_adj", "1000"))?;
     // A user namespace of its own: capabilities in it mean nothing to the mounts, and RLIMIT_NPROC counts per user
     // namespace (Linux 5.14), so that the limit is this job's alone, neither the desktop's nor another job's.

@@ -51,7 +51,7 @@ pub fn prepare(setup: &Setup) -> Result<Root, String> {
     // Killed rather early when memory is short, after the jobs themselves (1000).
     step(
         "lowering its own importance",
-        sys::own_proc(CWD).and_then(|own| {
+        own_proc().and_then(|own| {
             sys::write_at(&own, c"oom_score_adj", "900")?;
             sys::be_least_session(&own)
         }),
@@ -121,8 +121,12 @@ fn enter_namespaces(setup: &Setup) -> Result<(), String> {
     let entered = sys::unshare(all | libc::CLONE_NEWCGROUP)
         .or_else(|e| if e.raw_os_error() == Some(libc::EINVAL) { sys::unshare(all) } else { Err(e) });
     entered.map_err(|e| why_no_namespace(&e))?;
-    let mapped = sys::own_proc(CWD).and_then(|own| map_single_user(&own, (uid, gid), (setup.uid, setup.gid)));
+    let mapped = own_proc().and_then(|own| map_single_user(&own, (uid, gid), (setup.uid, setup.gid)));
     mapped.map_err(|e| why_no_namespace(&e))
+}
+
+fn own_proc() -> io::Result<OwnedFd> {
+    Ok(open("/proc/self", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Maps one user and group, given as (user, group); without `setgroups` the group map needs no privilege.

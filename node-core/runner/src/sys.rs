@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::Pid;
 
 /// Which side of a `fork` this is.
@@ -180,10 +180,9 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// The calling process' own directory, in the /proc given or, with [`CWD`], in the usual one.
-pub fn own_proc(proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let path = if proc.as_raw_fd() == CWD.as_raw_fd() { c"/proc/self" } else { c"self" };
-    Ok(openat(proc, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+/// The calling process' own directory in a /proc.
+pub fn own_proc(proc: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(openat(proc, c"self", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Writes a small file in one write, as /proc wants it.
