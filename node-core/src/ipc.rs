@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use potluck_wire::ipc::{self, Reply, Request};
 use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -47,9 +49,9 @@ pub fn listen(path: &Path) -> Result<Listener, String> {
 }
 
 /// Tells waiting wrappers that their questions were taken. A message to each would wake it and cost both sides more than
-/// all else that is said.
+/// all else that is said. Told by a store into the file's memory: a system call for each would cost as much as ten.
 pub struct Taken {
-    file: std::fs::File,
+    told_ns: NonNull<AtomicU64>,
     path: PathBuf,
 }
 
@@ -57,22 +59,41 @@ impl Taken {
     /// For the node that listens at `socket`.
     pub fn beside(socket: &Path) -> Result<Self, String> {
         let path = PathBuf::from(OsString::from_vec(ipc::taken_path(socket.as_os_str().as_bytes())));
-        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let file = file.map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Self { file, path })
+        let mapped = || -> std::io::Result<NonNull<AtomicU64>> {
+            // A new one: whoever still has an old one, from a node that was killed, cannot shorten it.
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            // Written once, so that the place is there: on a full disk this fails here and not at the first store.
+            file.write_all_at(&0u64.to_le_bytes(), 0)?;
+            let access = ProtFlags::READ | ProtFlags::WRITE;
+            // SAFETY: a new mapping at no chosen place, of a file of eight bytes that only this user can shorten.
+            let place =
+                unsafe { mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), access, MapFlags::SHARED, &file, 0) }?;
+            NonNull::new(place.cast()).ok_or_else(|| std::io::Error::other("no memory"))
+        };
+        let told_ns = mapped().map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self { told_ns, path })
     }
 
     /// Everything that was read from wrappers has been dealt with.
     pub fn all(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        // If it cannot be told, wrappers that wait long compile themselves, as with a node that hangs.
-        let _ = self.file.write_at(&now_ns.to_le_bytes(), 0);
+        // SAFETY: the mapping lives as long as `self`, is aligned to a page, and is written nowhere else.
+        unsafe { self.told_ns.as_ref() }.store(now_ns.to_le(), Ordering::Release);
     }
 }
 
+// SAFETY: the mapping belongs to this value alone.
+unsafe impl Send for Taken {}
+
 impl Drop for Taken {
     fn drop(&mut self) {
+        // SAFETY: mapped by `beside` with this length; nothing borrows from it any more.
+        let _ = unsafe { munmap(self.told_ns.as_ptr().cast(), size_of::<AtomicU64>()) };
         let _ = std::fs::remove_file(&self.path);
     }
 }

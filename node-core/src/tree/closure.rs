@@ -228,7 +228,7 @@ impl Tree {
 
     /// The closure of a compile as of this batch, and a fingerprint that differs when anything in it differs.
     pub fn closure(&mut self, config_id: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = FxHasher::default();
         (&want.source, &want.forced, &want.implicit, &want.inputs, &want.named_dirs).hash(&mut hasher);
         (want.preprocessed_here, want.learned_max).hash(&mut hasher);
         for (name, value) in &want.defines {

@@ -66,7 +66,8 @@ impl Tree {
         }
     }
 
-    /// The same for many: each folder's path is walked once, not once for every file in it.
+    /// The same for many. The path of the folder that has most of them is walked once, and what is in it or below it is
+    /// asked from there.
     pub(super) fn fresh_files(&mut self, ids: &[FileId]) {
         let mut asked: Vec<(DirId, FileId)> = Vec::with_capacity(ids.len());
         for &id in ids {
@@ -75,23 +76,41 @@ impl Tree {
             }
         }
         asked.sort_unstable();
-        for in_folder in asked.chunk_by(|(one, _), (other, _)| one == other) {
-            // Opening and closing the folder is dearer than walking to it a few times.
-            if in_folder.len() < FILES_IN_OPENED_MIN {
-                for &(_, id) in in_folder {
-                    self.fresh_file(id);
-                }
-                continue;
+        let most = asked.chunk_by(|(one, _), (other, _)| one == other).max_by_key(|of_one| of_one.len());
+        // Opening and closing a folder is dearer than walking to it a few times.
+        let base = most.filter(|of_one| of_one.len() >= FILES_IN_OPENED_MIN).map(|of_one| of_one[0].0);
+        let Some(base) = base else {
+            for (_, id) in asked {
+                self.fresh_file(id);
             }
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let folder = rustix::fs::open(&self.dirs[in_folder[0].0 as usize].path, flags, Mode::empty());
-            for &(_, id) in in_folder {
-                self.fresh_by_stat(id, |tree| {
-                    let name = crate::bytes::os(&tree.files[id as usize].name);
-                    rustix::fs::statat(folder.as_ref().map_err(|e| *e)?, name, AtFlags::SYMLINK_NOFOLLOW)
-                });
+            return;
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.dirs[base as usize].path, flags, Mode::empty());
+        let mut name = Vec::new();
+        for (dir, id) in asked {
+            // From the root if it is not below.
+            name.clear();
+            name.extend_from_slice(self.path_from(base, dir));
+            if !name.is_empty() && name.last() != Some(&b'/') {
+                name.push(b'/');
             }
+            name.extend_from_slice(&self.files[id as usize].name);
+            self.fresh_by_stat(id, |_| {
+                let folder = folder.as_ref().map_err(|e| *e)?;
+                rustix::fs::statat(folder, crate::bytes::os(&name), AtFlags::SYMLINK_NOFOLLOW)
+            });
         }
+    }
+
+    /// The path of a folder as seen from `base`: nothing for itself, the whole one for what is not below it.
+    fn path_from(&self, base: DirId, dir: DirId) -> &[u8] {
+        if dir == base {
+            return b"";
+        }
+        let path = crate::bytes::of(&self.dirs[dir as usize].path);
+        let below = path.strip_prefix(crate::bytes::of(&self.dirs[base as usize].path));
+        below.and_then(|rest| rest.strip_prefix(b"/")).unwrap_or(path)
     }
 
     fn known_without_stat(&mut self, id: FileId) -> Option<bool> {

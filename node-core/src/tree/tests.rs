@@ -64,6 +64,34 @@ fn a_folder_that_is_exchanged_above_is_noticed() {
     assert_eq!(look(&mut tree, &want).0, 2);
 }
 
+/// Many are asked about from one folder: in it, below it, beside it, and above it.
+#[test]
+fn a_header_written_through_another_name_is_noticed_in_every_folder() {
+    let (_dir, path) = project();
+    let headers =
+        ["a/1.h", "a/2.h", "a/3.h", "a/4.h", "a/5.h", "a/b/below.h", "a/b/c/deep.h", "ab/beside.h", "above.h"];
+    fs::create_dir_all(path.join("a/b/c")).unwrap();
+    fs::create_dir_all(path.join("ab")).unwrap();
+    fs::create_dir(path.join("elsewhere")).unwrap();
+    let mut source = String::new();
+    for (index, header) in headers.iter().enumerate() {
+        source += &format!("#include \"{header}\"\n");
+        fs::write(path.join(header), format!("int h{index};\n")).unwrap();
+        fs::hard_link(path.join(header), path.join(format!("elsewhere/{index}"))).unwrap();
+    }
+    fs::write(path.join("s.c"), source).unwrap();
+    let (mut tree, want) = (Tree::new(), want(&path));
+    let mut before = look(&mut tree, &want);
+    assert_eq!(before.0, 1 + headers.len());
+    for (index, header) in headers.iter().enumerate() {
+        assert_eq!(look(&mut tree, &want), before);
+        fs::write(path.join(format!("elsewhere/{index}")), "int other;\n").unwrap();
+        let now = look(&mut tree, &want);
+        assert_ne!(now.1, before.1, "{header}");
+        before = now;
+    }
+}
+
 #[test]
 fn a_header_written_through_another_name_is_noticed() {
     let (_dir, path) = project();

@@ -9,68 +9,68 @@ pub const IPC_VERSION: u16 = 2;
 /// Longest frame either way: 100,000-character command lines, objects of some MiB in stdout at most.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Variables that the wrapper sends, besides all that begin with `LC_` or `POTLUCK_`. Everything else cannot change a
-/// compile. Sources: gcc and clang manuals, glibc's locale and time zone.
+/// compile. In order, for the search. Sources: gcc and clang manuals, glibc's locale and time zone.
 pub const ENV_SENT: &[&str] = &[
-    "PATH",
-    "PWD",
-    "HOME",
-    "LANG",
-    "LANGUAGE",
-    "TZ",
-    "TZDIR",
-    "LOCPATH",
-    "NLSPATH",
-    "SOURCE_DATE_EPOCH",
-    "CPATH",
-    "C_INCLUDE_PATH",
-    "CPLUS_INCLUDE_PATH",
-    "OBJC_INCLUDE_PATH",
-    "OBJCPLUS_INCLUDE_PATH",
-    "GCC_COLORS",
-    "GCC_URLS",
-    "TERM_URLS",
-    "TERM",
-    "COLUMNS",
-    "COLORTERM",
-    "NO_COLOR",
-    "CLICOLOR",
-    "CLICOLOR_FORCE",
-    "COMPILER_PATH",
-    "GCC_EXEC_PREFIX",
-    "LIBRARY_PATH",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "LD_AUDIT",
-    "DEPENDENCIES_OUTPUT",
-    "SUNPRO_DEPENDENCIES",
-    "CCC_OVERRIDE_OPTIONS",
-    "CC_PRINT_OPTIONS",
-    "CC_PRINT_HEADERS",
-    "CC_LOG_DIAGNOSTICS",
-    "SDKROOT",
-    "MACOSX_DEPLOYMENT_TARGET",
-    "TMPDIR",
-    "GCC_COMPARE_DEBUG",
-    "COLLECT_GCC_OPTIONS",
-    "GCC_ROOT",
+    "ASAN_OPTIONS",
     "BINUTILS_ROOT",
+    "CCACHE_COMPILER",
+    "CCACHE_DIR",
+    "CCACHE_DISABLE",
+    "CCACHE_PATH",
+    "CCACHE_PREFIX",
+    "CCC_OVERRIDE_OPTIONS",
+    "CC_LOG_DIAGNOSTICS",
+    "CC_PRINT_HEADERS",
+    "CC_PRINT_OPTIONS",
     "CLANG_CONFIG_FILE_SYSTEM_DIR",
     "CLANG_CONFIG_FILE_USER_DIR",
     "CLANG_MODULE_CACHE_PATH",
-    "ASAN_OPTIONS",
-    "CCACHE_DIR",
-    "CCACHE_PATH",
-    "CCACHE_COMPILER",
-    "CCACHE_PREFIX",
-    "CCACHE_DISABLE",
-    "MAKELEVEL",
-    "MAKEFLAGS",
-    "FORCE_UNSAFE_CONFIGURE",
-    "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
-    "EXPERIMENTAL_MODULES",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "COLLECT_GCC_OPTIONS",
+    "COLORTERM",
+    "COLUMNS",
+    "COMPILER_PATH",
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
     "CXX_MODULE_MAPPER",
+    "C_INCLUDE_PATH",
+    "DEPENDENCIES_OUTPUT",
+    "EXPERIMENTAL_MODULES",
+    "FORCE_UNSAFE_CONFIGURE",
+    "GCC_COLORS",
+    "GCC_COMPARE_DEBUG",
+    "GCC_EXEC_PREFIX",
+    "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
+    "GCC_ROOT",
+    "GCC_URLS",
     "GLIBC_TUNABLES",
+    "HOME",
+    "LANG",
+    "LANGUAGE",
+    "LD_AUDIT",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LIBRARY_PATH",
+    "LOCPATH",
+    "MACOSX_DEPLOYMENT_TARGET",
+    "MAKEFLAGS",
+    "MAKELEVEL",
     "MALLOC_ARENA_MAX",
+    "NLSPATH",
+    "NO_COLOR",
+    "OBJCPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
+    "PATH",
+    "PWD",
+    "SDKROOT",
+    "SOURCE_DATE_EPOCH",
+    "SUNPRO_DEPENDENCIES",
+    "TERM",
+    "TERM_URLS",
+    "TMPDIR",
+    "TZ",
+    "TZDIR",
 ];
 
 /// The reason with which a compile that failed elsewhere is shown from here.
@@ -217,5 +217,19 @@ pub fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, FrameError> {
 
 /// Whether a variable is sent.
 pub fn is_env_sent(name: &[u8]) -> bool {
-    name.starts_with(b"LC_") || name.starts_with(b"POTLUCK_") || ENV_SENT.iter().any(|n| n.as_bytes() == name)
+    name.starts_with(b"LC_")
+        || name.starts_with(b"POTLUCK_")
+        || ENV_SENT.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_of_the_list_is_found() {
+        assert!(ENV_SENT.is_sorted());
+        assert!(ENV_SENT.iter().all(|name| is_env_sent(name.as_bytes())));
+        assert!(is_env_sent(b"LC_ALL") && !is_env_sent(b"PATHS") && !is_env_sent(b""));
+    }
 }

@@ -154,6 +154,9 @@ fn cpu(lab: &Lab, trial: &Trial<'_>, figures: &mut Figures) -> Outcome<()> {
     // Local and pool in turns of ten files, so that whatever else the machine does falls on both.
     for some in jobs.chunks(10) {
         local += build(Via::Plain, trial, some, cores())?.iter().map(|s| s.cpu).sum::<Duration>();
+        // The node takes in what the local compilers have written and what was removed of it: in a build that goes
+        // through the pool there is nothing of that.
+        lab.submitter.node.status()?;
         let before = lab.submitter.cpu_seconds();
         wrapper += build(pool(lab), trial, some, 8)?.iter().map(|s| s.cpu).sum::<Duration>();
         node += lab.submitter.cpu_seconds() - before;
