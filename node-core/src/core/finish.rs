@@ -257,7 +257,9 @@ impl Core {
     fn inputs_changed(&mut self, id: JobId, peer: NodeId, changes: &[Change]) -> Option<Outcome> {
         let job = self.jobs.get(&id)?;
         let (config, want, before) = (job.config, job.want.clone(), job.fingerprint);
-        let (_, now) = self.tree.closure(config, &want);
+        // A stat since it was sent, perhaps at the end of another job, tells all that it may have seen otherwise than a
+        // compiler here would have.
+        let (_, now) = self.tree.closure_since(config, &want, job.sent_in + 1);
         let mut changed = now != before;
         let mut unpredicted = Vec::new();
         // What the compiler says that it opened, where it says so.

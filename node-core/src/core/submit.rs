@@ -63,6 +63,8 @@ pub(crate) struct Job {
     pub(crate) config: ConfigId,
     pub(crate) closure: Arc<Closure>,
     pub(crate) fingerprint: u64,
+    /// The batch of the tree that it was last sent in.
+    pub(crate) sent_in: u64,
     pub(crate) args: Vec<OsString>,
     /// Output directories: physical path, expected outputs.
     pub(crate) dirs: Vec<(PathBuf, Vec<Vec<u8>>)>,
@@ -367,6 +369,7 @@ impl Core {
             config,
             closure,
             fingerprint,
+            sent_in: self.tree.batch(),
             args,
             dirs,
             extra_whiteouts: Vec::new(),
@@ -406,6 +409,7 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.closure = Arc::clone(&closure);
         job.fingerprint = fingerprint;
+        job.sent_in = self.tree.batch();
         let tools = job.toolchain.and_then(|t| self.toolchain_closure(t));
         let Some(peer) = self.peers.get(&peer_id) else { return };
         if closure.time_macro && peer.clock_skew_us.unsigned_abs() > 1_000_000 && !self.honours_epoch(id) {

@@ -218,16 +218,26 @@ impl Tree {
 
     /// The closure of a compile as events tell it, and a fingerprint that differs when anything in it differs: what a
     /// job starts with. A change that is no event (a store into a mapped file) is found when the job has ended, by
-    /// `closure`; so every file costs one stat a job and not two.
+    /// `closure_since`; so every file costs one stat a job and not two.
     pub fn closure_expected(&mut self, config: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
-        let trusting = std::mem::replace(&mut self.trusting, true);
-        let answer = self.closure(config, want);
-        self.trusting = trusting;
-        answer
+        self.closure_since(config, want, 0)
     }
 
     /// The closure of a compile as of this batch, and a fingerprint that differs when anything in it differs.
-    pub fn closure(&mut self, config_id: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
+    pub fn closure(&mut self, config: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
+        self.closure_since(config, want, self.batch)
+    }
+
+    /// The same, where events tell of a file's changes and it had its last stat in the batch `recent` or later: whatever
+    /// changed without an event before that is known. Jobs that run at the same time need one stat of a header together.
+    pub fn closure_since(&mut self, config: ConfigId, want: &Want, recent: u64) -> (Arc<Closure>, u64) {
+        let before = std::mem::replace(&mut self.recent, recent);
+        let answer = self.closure_now(config, want);
+        self.recent = before;
+        answer
+    }
+
+    fn closure_now(&mut self, config_id: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
         let mut hasher = FxHasher::default();
         (&want.source, &want.forced, &want.implicit, &want.inputs, &want.named_dirs).hash(&mut hasher);
         (want.preprocessed_here, want.learned_max).hash(&mut hasher);
@@ -244,14 +254,13 @@ impl Tree {
                     if (*touched, *doubt) == (self.touched, self.doubt) =>
                 {
                     let known = (Arc::clone(closure), *fingerprint);
-                    if *batch == self.batch || self.trusting && !unsure.iter().any(|&file| !self.is_watched_file(file))
-                    {
+                    if *batch == self.batch || unsure.iter().all(|&file| self.is_recent(file)) {
                         return known;
                     }
                     let (touched, unsure) = (*touched, Arc::clone(unsure));
                     self.fresh_files(&unsure);
                     if self.touched == touched {
-                        if !self.trusting
+                        if self.recent >= self.batch
                             && let Some(kept) = self.walker.configs[config_id as usize].closures.get_mut(&key)
                         {
                             kept.batch = self.batch;
@@ -280,7 +289,7 @@ impl Tree {
                     // What was touched since then is looked at once more the next time.
                     touched: if self.touched == touched { touched } else { 0 },
                     doubt: self.doubt,
-                    batch: if self.trusting { 0 } else { self.batch },
+                    batch: if self.recent >= self.batch { self.batch } else { 0 },
                     fingerprint,
                 };
                 self.walker.configs[config_id as usize].closures.insert(key, kept);

@@ -122,7 +122,7 @@ impl Tree {
             self.files[id as usize].checked = self.batch;
             return Some(true);
         }
-        (self.trusting && self.is_watched_file(id)).then_some(true)
+        self.is_recent(id).then_some(true)
     }
 
     fn fresh_by_stat(&mut self, id: FileId, stat: impl FnOnce(&Self) -> rustix::io::Result<rustix::fs::Stat>) -> bool {
@@ -146,7 +146,12 @@ impl Tree {
         self.files[id as usize].system && self.is_watched_file(id)
     }
 
-    /// The same but for what a program of the user can do without an event: write through a mapping or another name.
+    /// Whether a change would have been an event, or was before its last stat, and that one is recent enough.
+    pub(super) fn is_recent(&self, id: FileId) -> bool {
+        self.files[id as usize].checked >= self.recent && self.is_watched_file(id)
+    }
+
+    /// Sure but for what a program of the user can do without an event: write through a mapping or another name.
     pub(super) fn is_watched_file(&self, id: FileId) -> bool {
         let file = &self.files[id as usize];
         let dir = &self.dirs[file.dir as usize];

@@ -3,7 +3,8 @@
 //!
 //! Freshness: `begin_batch` drains the kernel's change events, which are queued before the changing system call
 //! returns; so whatever happened before a request arrived is seen. On top of that each file that a user could change
-//! through a mapping or another hard link (everything not owned by the system) is checked by one stat per batch.
+//! through a mapping or another hard link (everything not owned by the system) is checked by one stat after a job was
+//! sent and before its result is taken; one serves every job that ran at that moment.
 //! A directory is believed without a stat only if it and every directory above it are watched, and neither mounts nor
 //! anybody's permissions changed since its last one (`doubt`). Where a directory cannot be watched, its listing and
 //! files are checked by stat. Nothing is believed for a time span.
@@ -173,8 +174,8 @@ pub struct Tree {
     watch: watch::Watches,
     walker: closure::Walker,
     own_uid: u32,
-    /// Whether files of the user whose changes are events count as known without a stat.
-    trusting: bool,
+    /// Files whose changes are events count as known if their last stat was in this batch or a later one.
+    recent: u64,
     /// Counters.
     pub counts: TreeCounts,
 }
@@ -218,7 +219,7 @@ impl Tree {
             watch: watch::Watches::new(),
             walker: closure::Walker::default(),
             own_uid: rustix::process::getuid().as_raw(),
-            trusting: false,
+            recent: u64::MAX,
             counts: TreeCounts::default(),
         };
         tree.add_dir(PathBuf::from("/"), 0);

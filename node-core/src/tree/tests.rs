@@ -64,6 +64,44 @@ fn a_folder_that_is_exchanged_above_is_noticed() {
     assert_eq!(look(&mut tree, &want).0, 2);
 }
 
+#[test]
+fn one_stat_serves_all_jobs_that_were_sent_before_it() {
+    let (_dir, path) = project();
+    let (mut tree, want) = (Tree::new(), want(&path));
+    fs::create_dir(path.join("elsewhere")).unwrap();
+    fs::hard_link(path.join("a/b/x.h"), path.join("elsewhere/y")).unwrap();
+    // What was written a moment ago is read again in any case.
+    let settle = |tree: &mut Tree| {
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        look(tree, &want);
+    };
+    settle(&mut tree);
+    let config = tree.config(&want);
+    let send = |tree: &mut Tree| {
+        tree.begin_batch();
+        (tree.closure_expected(config, &want).1, tree.batch())
+    };
+    let end = |tree: &mut Tree, sent_in: u64| {
+        tree.begin_batch();
+        let before = tree.counts.stats;
+        (tree.closure_since(config, &want, sent_in + 1).1, tree.counts.stats - before)
+    };
+    let (expected, first) = send(&mut tree);
+    let (_, second) = send(&mut tree);
+    assert_eq!(end(&mut tree, first), (expected, 2));
+    assert_eq!(end(&mut tree, second), (expected, 0), "a look after both were sent was enough");
+    let (_, third) = send(&mut tree);
+    let (_, fourth) = send(&mut tree);
+    fs::write(path.join("elsewhere/y"), "int no_event;\n").unwrap();
+    // What was sent before the change hears of it, whichever of the two looks.
+    assert_ne!(end(&mut tree, third).0, expected);
+    assert_ne!(end(&mut tree, fourth).0, expected);
+    settle(&mut tree);
+    fs::write(path.join("elsewhere/y"), "int again;\n").unwrap();
+    let (stale, fifth) = send(&mut tree);
+    assert_ne!(end(&mut tree, fifth).0, stale, "what was sent after it too");
+}
+
 /// Many are asked about from one folder: in it, below it, beside it, and above it.
 #[test]
 fn a_header_written_through_another_name_is_noticed_in_every_folder() {
