@@ -221,7 +221,16 @@ fn an_interrupted_wrapper_dies_of_the_signal_and_the_node_hears_it() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let lab = Lab::new();
         let node = lab.node();
-        let mut child = lab.potluck(COMPILE).spawn().expect("runs");
+        let mut command = lab.potluck(COMPILE);
+        // Whoever runs the tests may ignore it (nohup, a shell's background), and a wrapper inherits that as a compiler does.
+        // SAFETY: signal(2) with the default action is all that happens between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                libc::signal(signal, libc::SIG_DFL);
+                Ok(())
+            })
+        };
+        let mut child = command.spawn().expect("runs");
         let (mut conversation, compile) = node.accept_compile();
         assert_eq!(compile.pid, child.id());
         lab::taken(&lab);
