@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use potluck_api::call::Call;
 use potluck_model::ids::{NodeId, ToolchainId};
 use potluck_model::limits::JOB_RECORDS_MAX;
 use potluck_model::reason::{Class, Reason};
 use potluck_wire::{ipc, pool};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::peers::{Stage, stage_word};
@@ -57,28 +58,6 @@ impl Watcher {
     pub(super) fn is_of(&self, conn: ConnId) -> bool {
         self.conn == conn
     }
-}
-
-/// A management call.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "call", rename_all = "snake_case")]
-enum Call {
-    Status,
-    Log { limit: Option<usize>, role: Option<String> },
-    Explain { what: String, cwd: Option<String> },
-    Toolchains,
-    ToolchainAdd { path: PathBuf, env: Vec<String> },
-    ToolchainSync { id: Option<String>, watch: bool },
-    ToolchainVerify { id: Option<String> },
-    ToolchainShow { id: String },
-    PeersAdd { address: String },
-    TeamCreate { name: String },
-    TeamInvite { uses: u32, expires_s: u64 },
-    TeamJoin { link: String },
-    TeamList,
-    Suggest,
-    Forget { submitter: String },
-    Stop,
 }
 
 impl Core {
@@ -142,7 +121,7 @@ impl Core {
                     Err(error) => json!({"error": error.to_string()}),
                 }
             }
-            Call::TeamInvite { uses, expires_s } => {
+            Call::TeamInvite { uses, expires_s, approve: _ } => {
                 let via = self.own_addresses();
                 match self.membership.invite(uses, std::time::Duration::from_secs(expires_s), &via) {
                     Ok(link) => json!({"ok": true, "link": link.to_string()}),
@@ -171,6 +150,7 @@ impl Core {
             Call::ToolchainSync { .. } | Call::ToolchainAdd { .. } | Call::TeamJoin { .. } => {
                 json!({"error": "not a call that answers at once"})
             }
+            other => json!({"error": format!("this node does not answer {other:?}")}),
         }
     }
 
