@@ -6,7 +6,7 @@ set -eu
 # program or file that must exist : Debian package that has it
 build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
 tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
-    dpkg-source:dpkg-dev patch:patch xz:xz-utils /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
+    dpkg-source:dpkg-dev patch:patch xz:xz-utils dbus-daemon:dbus /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
     /etc/ssl/certs/ca-certificates.crt:ca-certificates'
 [ "${1:-all}" = build ] && tests=
 

@@ -1,8 +1,13 @@
 //! Whether the kernel divides the CPU among groups of processes before it asks about priorities: then jobs at the lowest
-//! priority still have as much as any other group, and a person should know (cgroups(7), sched(7)).
+//! priority still have as much as any other group (cgroups(7), sched(7)). Where systemd makes such groups, it is asked
+//! for one that yields; where that fails, a person should know.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use zbus::zvariant::Value;
 
 /// A control group in which this process shares the CPU with others.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,8 +21,13 @@ pub struct CpuGroup {
 }
 
 impl CpuGroup {
+    /// That of jobs: this process's own, unless systemd gave them one that yields. None if there is nothing to mend.
+    pub fn of_jobs() -> Option<Self> {
+        if SCOPED.load(Ordering::Relaxed) { None } else { Self::own() }
+    }
+
     /// That of this process; None if it is in none, or in one that yields to all others.
-    pub fn own() -> Option<Self> {
+    fn own() -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         Self::of(&groups, Path::new("/sys/fs/cgroup"))
     }
@@ -48,6 +58,69 @@ fn find(path: &str, root: &Path, file: &str, usual: u64) -> Option<CpuGroup> {
         }
     }
     None
+}
+
+/// What systemd's manager of this user is asked on the session bus (org.freedesktop.systemd1, StartTransientUnit).
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1",
+    gen_blocking = false
+)]
+trait Systemd {
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: &[(&str, Value<'_>)],
+        aux: &[(&str, &[(&str, Value<'_>)])],
+    ) -> zbus::Result<zbus::zvariant::OwnedObjectPath>;
+}
+
+/// Longest wait for systemd: a sandbox works without.
+const SCOPE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether the last sandbox was put into a scope of its own.
+static SCOPED: AtomicBool = AtomicBool::new(false);
+
+/// Where this process is in a group that does not yield: asks systemd to put a sandbox into a scope that yields the CPU
+/// and the disk to every other one. Call it before the first job, whose processes are born where their runner is. Blocks
+/// for [`SCOPE_WITHIN`] at most.
+pub fn make_yield(pid: u32) {
+    if CpuGroup::own().is_none() {
+        return;
+    }
+    let moved = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+        runtime.block_on(async {
+            let asked = async { move_to_idle_scope(&zbus::Connection::session().await?, pid).await };
+            let late = || format!("systemd did not answer within {} s", SCOPE_WITHIN.as_secs());
+            tokio::time::timeout(SCOPE_WITHIN, asked).await.unwrap_or_else(|_| Err(zbus::Error::Failure(late())))
+        })
+    });
+    let moved = moved.map_err(|e| e.to_string()).and_then(|moved| moved.map_err(|e| e.to_string()));
+    SCOPED.store(moved.is_ok(), Ordering::Relaxed);
+    if let Err(error) = moved {
+        crate::log::info(&format!("no scope for the sandbox {pid}: {error}"));
+    }
+}
+
+async fn move_to_idle_scope(bus: &zbus::Connection, pid: u32) -> zbus::Result<()> {
+    let properties = [
+        ("Description", Value::from("Potluck: jobs of other PCs")),
+        ("PIDs", Value::from(vec![pid])),
+        // 0 is "idle" (systemd.resource-control(5)); before systemd 252 it is refused, and then 1 is the least.
+        ("CPUWeight", Value::from(0u64)),
+        ("IOWeight", Value::from(1u64)),
+        ("CollectMode", Value::from("inactive-or-failed")),
+    ];
+    let name = format!("potluck-jobs-{pid}.scope");
+    let systemd = SystemdProxy::new(bus).await?;
+    if systemd.start_transient_unit(&name, "fail", &properties, &[]).await.is_ok() {
+        return Ok(());
+    }
+    let mut properties = properties;
+    properties[2].1 = Value::from(1u64);
+    systemd.start_transient_unit(&name, "fail", &properties, &[]).await.map(drop)
 }
 
 #[cfg(test)]
@@ -89,5 +162,57 @@ mod tests {
             Some(CpuGroup { path: "/desk".into(), weight: 512, usual })
         );
         assert_eq!(of("3:cpu,cpuacct:/\n0::/user\n"), None);
+    }
+
+    /// systemd's manager as far as it is asked here; an old one refuses the weight 0.
+    struct Manager {
+        is_old: bool,
+        started: std::sync::mpsc::Sender<(String, Vec<u32>, u64)>,
+    }
+
+    #[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+    impl Manager {
+        fn start_transient_unit(
+            &self,
+            name: String,
+            mode: String,
+            properties: Vec<(String, Value<'_>)>,
+            _aux: Vec<(String, Vec<(String, Value<'_>)>)>,
+        ) -> zbus::fdo::Result<zbus::zvariant::OwnedObjectPath> {
+            let get =
+                |name: &str| properties.iter().find(|(n, _)| n == name).map(|(_, v)| v.try_clone().unwrap()).unwrap();
+            let weight = u64::try_from(get("CPUWeight")).unwrap();
+            if mode != "fail" || self.is_old && weight == 0 {
+                return Err(zbus::fdo::Error::InvalidArgs("out of range".into()));
+            }
+            self.started.send((name, Vec::<u32>::try_from(get("PIDs")).unwrap(), weight)).unwrap();
+            Ok(zbus::zvariant::ObjectPath::try_from("/job/1").unwrap().into())
+        }
+    }
+
+    #[test]
+    fn systemd_is_asked_for_a_scope_that_yields_and_an_old_one_for_the_least_weight() {
+        use std::io::BufRead;
+        let mut daemon = std::process::Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--print-address"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon runs (package dbus)");
+        let mut address = String::new();
+        std::io::BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (is_old, weight) in [(false, 0), (true, 1)] {
+            let (started, seen) = std::sync::mpsc::channel();
+            runtime.block_on(async {
+                let connect = || zbus::connection::Builder::address(address.trim()).unwrap();
+                let manager = Manager { is_old, started };
+                let served = connect().serve_at("/org/freedesktop/systemd1", manager).unwrap();
+                let _manager = served.name("org.freedesktop.systemd1").unwrap().build().await.unwrap();
+                move_to_idle_scope(&connect().build().await.unwrap(), 42).await.unwrap();
+            });
+            assert_eq!(seen.try_recv().unwrap(), ("potluck-jobs-42.scope".to_owned(), vec![42], weight));
+        }
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
     }
 }

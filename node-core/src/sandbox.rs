@@ -84,6 +84,7 @@ impl Sandbox {
                 return Err(format!("the sandbox did not stand within {} s: {error}", READY_TIMEOUT.as_secs()));
             }
         };
+        crate::cpu_group::make_yield(child.id());
         reader.set_read_timeout(None).map_err(|e| e.to_string())?;
         let waiting: Arc<Mutex<HashMap<u64, mpsc::Sender<Touched>>>> = Arc::default();
         let listeners = Arc::clone(&waiting);
@@ -200,11 +201,18 @@ pub fn read_report(stream: &mut UnixStream) -> std::io::Result<(Report, Vec<Vec<
 
 /// The runner's self-test, as one line a check; Err is the sentence why this machine does not serve.
 pub fn self_test() -> Result<String, String> {
-    let output = Command::new(runner_path())
+    let lost = |e: std::io::Error| format!("{}: {e}", runner_path().display());
+    let mut command = Command::new(runner_path());
+    let test = command
         .arg("selftest")
         .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("{}: {e}", runner_path().display()))?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(lost)?;
+    // It shows early whether jobs will yield to the owner's programs.
+    crate::cpu_group::make_yield(test.id());
+    let output = test.wait_with_output().map_err(lost)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(text);

@@ -198,7 +198,7 @@ impl Core {
     pub(crate) fn status(&self) -> Value {
         let team = self.membership.list();
         let serving = self.serving();
-        let group = self.settings.serve.and_then(|_| CpuGroup::own());
+        let group = self.settings.serve.and_then(|_| CpuGroup::of_jobs());
         let group = group.map(|g| json!({"path": g.path, "weight": g.weight, "usual": g.usual}));
         let peers: Vec<Value> = self
             .submitter
