@@ -2,6 +2,7 @@
 //! and say whatever they like.
 
 pub mod peer;
+pub mod program;
 pub mod relay;
 
 pub use peer::{Hostile, Wire};

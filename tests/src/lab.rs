@@ -36,11 +36,25 @@ pub struct WorkerPlan {
     pub state_bytes: Option<u64>,
     /// Shows it the host's own folders: only to prove that the Lab notices.
     pub leaks: Vec<PathBuf>,
+    /// Its owner's `config.toml`: then that says what it shares, and `slots` nothing.
+    pub config: Option<String>,
+    /// Variables of its owner's session besides the usual ones.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for WorkerPlan {
     fn default() -> Self {
-        Self { slots: 4, decoys: false, state_bytes: None, leaks: Vec::new() }
+        Self { slots: 4, decoys: false, state_bytes: None, leaks: Vec::new(), config: None, env: Vec::new() }
+    }
+}
+
+impl WorkerPlan {
+    fn node_args(&self, listen: &str) -> Vec<String> {
+        let mut args = vec!["node".into(), "--listen".into(), listen.into()];
+        if self.config.is_none() {
+            args.extend(["--serve".into(), self.slots.to_string()]);
+        }
+        args
     }
 }
 
@@ -494,6 +508,12 @@ impl Worker {
         let state = dir.join(format!("w{}", index + 1));
         person.make_dir(&state)?;
         make_xdg(person, &state)?;
+        if let Some(config) = &plan.workers[index].config {
+            let dir = state.join("config/potluck");
+            person.make_dir(&dir)?;
+            fs::write(dir.join("config.toml"), config)?;
+            person.own(&dir.join("config.toml"))?;
+        }
         match hub {
             Some(hub) => Self::start_inside(&plan.workers[index], &plan.projects, index, name, person, state, bin, hub),
             None => Self::start_plain(&plan.workers[index], name, person, state, bin),
@@ -515,9 +535,8 @@ impl Worker {
         fs::create_dir_all(&mountpoint)?;
         let listen = format!("{}:{PORT}", worker_address(index));
         let programs = Path::new(PROGRAMS_DIR);
-        let node = ["potluck", "node", "--listen", &listen, "--serve", &plan.slots.to_string()];
-        let mut node: Vec<String> = node.map(String::from).to_vec();
-        node[0] = programs.join("potluck").to_string_lossy().into_owned();
+        let mut node = vec![programs.join("potluck").to_string_lossy().into_owned()];
+        node.extend(plan.node_args(&listen));
         let spec = Spec {
             mountpoint,
             programs: bin.to_path_buf(),
@@ -529,7 +548,7 @@ impl Worker {
             uid: person.uid,
             gid: person.gid,
             node,
-            env: xdg(Path::new(STATE_DIR)),
+            env: [xdg(Path::new(STATE_DIR)), plan.env.clone()].concat(),
         };
         let mut helper = Command::new(inside::program()?)
             .args(["worker", &serde_json::to_string(&spec)?])
@@ -557,9 +576,16 @@ impl Worker {
 
     fn start_plain(plan: &WorkerPlan, name: String, person: Person, state: PathBuf, bin: &Path) -> Outcome<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let node = Node { name, person, programs: bin.to_path_buf(), enter: Vec::new(), env: xdg(&state), address };
+        let node = Node {
+            name,
+            person,
+            programs: bin.to_path_buf(),
+            enter: Vec::new(),
+            env: [xdg(&state), plan.env.clone()].concat(),
+            address,
+        };
         let err = fs::File::create(state.join("node.err"))?;
-        let mut command = node.command(["node", "--listen", &node.address, "--serve", &plan.slots.to_string()]);
+        let mut command = node.command(plan.node_args(&node.address));
         let mut helper = command.stdout(Stdio::piped()).stderr(err).spawn()?;
         let lines = lines_of(helper.stdout.take().expect("a pipe"), &state.with_extension("out"))?;
         wait_line(&lines, "potluck node ready", READY_WITHIN)?;

@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use potluck_tests::hostile::program;
 use potluck_tests::lab::base_dir;
 use potluck_tests::person::Person;
 use potluck_tests::run::{Job, Seen, Via, run, run_all};
 use potluck_tests::wait::wait_until;
-use potluck_tests::{Context, Lab, Outcome, Trouble, remains, workload};
+use potluck_tests::{Context, Lab, Outcome, Trouble, remains};
 use serde_json::Value;
 
 use crate::board::{self, Attack, Board, Seal, check_remains};
@@ -114,14 +115,10 @@ pub struct Hostile {
 impl Hostile {
     /// Builds it as the submitter.
     pub fn build() -> Outcome<Self> {
-        let src = base_dir()?.join("src/hostile");
-        Person::submitter().make_dir(&src)?;
         let calls = filter_table()?;
         let lines: Vec<String> =
             calls.iter().map(|(name, number, errno)| format!("{{\"{name}\", {number}, {errno}}},")).collect();
-        fs::write(src.join("calls.h"), lines.join("\n"))?;
-        fs::write(src.join("gcc.c"), include_str!("../../../attack/gcc.c"))?;
-        workload::shell(&src, "gcc -O1 -o gcc gcc.c && gcc -O1 -static -o gcc-alone gcc.c", &[])?;
+        let (compiler, alone) = program::build(&lines)?;
         let dir = base_dir()?.join("src/attack");
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
@@ -132,7 +129,7 @@ impl Hostile {
         fs::write(dir.join("victim.c"), "#include \"victim.h\"\nint victim;\n")?;
         fs::write(dir.join("out/victim.c"), "int other;\n")?;
         Person::submitter().own(&dir.join("out/victim.c"))?;
-        Ok(Self { compiler: src.join("gcc"), alone: src.join("gcc-alone"), dir, calls: calls.len() })
+        Ok(Self { compiler, alone, dir, calls: calls.len() })
     }
 
     /// A compile with it.

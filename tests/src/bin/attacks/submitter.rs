@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use potluck_model::ids::Digest;
 use potluck_tests::hostile::peer::{down_to, file, with_file};
-use potluck_tests::hostile::{Hostile as Member, Wire};
+use potluck_tests::hostile::{Hostile as Member, Wire, program};
 use potluck_tests::run::{Via, run};
 use potluck_tests::wait::wait_until;
 use potluck_tests::{Context, Lab, Outcome, Trouble, remains, table, tree};
@@ -103,36 +103,12 @@ impl Scene<'_> {
 
     /// A connection on which the hostile program may be run.
     fn armed(&self) -> Outcome<Wire<'_>> {
-        let wire = self.dial()?;
-        let program = fs::read(&self.hostile.alone)?;
-        let mut ops = with_file("/lab-work", file(b"gcc", &program, 0o755));
-        ops.dirs.extend(down_to("/lab-work/out").dirs.split_off(2));
-        wire.delta(&ops);
-        let holds = wire.holds().context(|| "the worker does not take the program".into())?;
-        if !holds.iter().any(|f| f == "/lab-work/gcc") {
-            return Err(Trouble::new(format!("the mirror lacks the program: {holds:?}")));
-        }
-        wire.credit()?;
-        Ok(wire)
+        program::arm(self.member, &self.lab.workers[0].node.address, &self.hostile.alone)
     }
 }
 
 fn mirror_of(lab: &Lab, id: &str) -> PathBuf {
     lab.workers[0].state.join("cache/potluck/mirrors").join(id)
-}
-
-fn program(id: u64, attack: &str, object: &str) -> pool::Job {
-    let args = ["gcc", &format!("-DATTACK={attack}"), "-c", "x.c", "-o", &format!("/lab-work/out/{object}")];
-    pool::Job {
-        id,
-        program: b"/lab-work/gcc".to_vec(),
-        argv: args.iter().map(|a| a.as_bytes().to_vec()).collect(),
-        env: vec![b"PATH=/usr/bin".to_vec()],
-        cwd: b"/lab-work".to_vec(),
-        umask: 0o022,
-        outputs: vec![pool::OutputDir { path: b"/lab-work/out".to_vec(), whiteouts: Vec::new() }],
-        ..pool::Job::default()
-    }
 }
 
 fn dir(path: &str) -> DirOps {
@@ -212,7 +188,7 @@ fn a_link_where_a_folder_was(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<
 
 /// Runs the program that looks for secrets, also behind `/lab-work/peek0` to `/lab-work/peek2`.
 fn look_around(attack: &mut Attack, wire: &Wire<'_>, id: u64) -> Outcome<()> {
-    let result = wire.job(program(id, "read", "x.o")).context(|| "the worker hung up".into())?;
+    let result = wire.job(program::job(id, "read", "x.o")).context(|| "the worker hung up".into())?;
     let result = result.map_err(Trouble::new)?;
     let said = lossy(&result.stdout);
     attack.check(said.contains("ATTACKING read"), || {
@@ -261,12 +237,12 @@ fn private_places(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> {
     ] {
         id += 1;
         let outputs = vec![pool::OutputDir { path: path.as_bytes().to_vec(), whiteouts: Vec::new() }];
-        let end = wire.job(pool::Job { outputs, ..program(id, "none", "x.o") });
+        let end = wire.job(pool::Job { outputs, ..program::job(id, "none", "x.o") });
         attack.check(matches!(end, Some(Err(_))), || format!("outputs in {path}: {end:?}"));
     }
     for path in ["/.potluck/trap/1", "/proc/1/exe", "/proc/self/exe", "/potluck/potluck-runner", "/home/worker/x"] {
         id += 1;
-        let end = wire.job(pool::Job { program: path.as_bytes().to_vec(), ..program(id, "none", "x.o") });
+        let end = wire.job(pool::Job { program: path.as_bytes().to_vec(), ..program::job(id, "none", "x.o") });
         let ran = matches!(&end, Some(Ok(r)) if r.end == pool::EndKind::EndExited as i32 && r.value == 0);
         attack.check(end.is_some() && !ran, || format!("{path} was run: {end:?}"));
     }
@@ -322,7 +298,7 @@ fn anothers_contents(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> {
     let theirs = pool::Job {
         toolchain: id.clone(),
         program: scene.hostile.compiler.to_string_lossy().into_owned().into_bytes(),
-        ..program(2, "none", "x.o")
+        ..program::job(2, "none", "x.o")
     };
     let end = wire.job(theirs);
     let ran = matches!(&end, Some(Ok(r)) if r.end == pool::EndKind::EndExited as i32);
@@ -493,7 +469,7 @@ fn same_name_other_bytes(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> 
 fn two_submitters(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> {
     let wire = scene.armed()?;
     for (id, honest, hostile) in [(1, "one.o", "two.o"), (2, "two.o", "one.o")] {
-        wire.say(Kind::Job(program(id, "channel", hostile)));
+        wire.say(Kind::Job(program::job(id, "channel", hostile)));
         let job = scene.hostile.job("channel", honest);
         let seen = run(Via::Pool(&scene.lab.submitter.node).command(&job), "potluck")?;
         let result = wire.hear(|kind| match kind {
@@ -516,7 +492,7 @@ fn two_submitters(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> {
 /// Case 32: the other submitter's jobs work beside a fork bomb.
 fn fork_bomb_beside(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()> {
     let wire = scene.armed()?;
-    wire.say(Kind::Job(program(1, "bomb", "x.o")));
+    wire.say(Kind::Job(program::job(1, "bomb", "x.o")));
     let worker = &scene.lab.workers[0];
     let most = || worker.named("gcc").len();
     wait_until("the bomb going off", HUNG_UP_WITHIN, || Ok((most() > 100).then_some(())))?;
@@ -547,7 +523,7 @@ fn stopped_while_it_forks(attack: &mut Attack, scene: &Scene<'_>) -> Outcome<()>
     for id in 1..=20 {
         // A cancelled job has no result: each round is a connection of its own.
         let wire = scene.armed()?;
-        wire.say(Kind::Job(program(id, "hydra", "x.o")));
+        wire.say(Kind::Job(program::job(id, "hydra", "x.o")));
         wait_until("its heads growing", HUNG_UP_WITHIN, || Ok((worker.named("gcc").len() > 30).then_some(())))?;
         let start = Instant::now();
         wire.say(Kind::Cancel(pool::Cancel { id }));
