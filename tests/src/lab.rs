@@ -120,7 +120,8 @@ pub struct Lab {
     pub submitter: Submitter,
     /// Compile.
     pub workers: Vec<Worker>,
-    plan: Plan,
+    /// What it was made of.
+    pub plan: Plan,
     hub: Option<Hub>,
 }
 
@@ -174,8 +175,14 @@ impl Lab {
 
     /// Starts every node, each for itself: no team, no connections.
     pub fn start_apart(plan: Plan) -> Outcome<Self> {
+        Self::start_with(plan, |_| Ok(()))
+    }
+
+    /// The same, with something that must be there before the nodes, such as a screen in their network.
+    pub fn start_with(plan: Plan, first: impl FnOnce(&mut Self) -> Outcome<()>) -> Outcome<Self> {
         let built = built_programs()?;
         let mut lab = Self::lay_out(plan, Some(&built))?;
+        first(&mut lab)?;
         lab.submitter.start()?;
         lab.start_workers()?;
         Ok(lab)
@@ -505,9 +512,7 @@ impl Worker {
     fn start(plan: &Plan, index: usize, dir: &Path, bin: &Path, hub: Option<&Hub>) -> Outcome<Self> {
         let person = Person::worker(index);
         let name = format!("worker {}", index + 1);
-        let state = dir.join(format!("w{}", index + 1));
-        person.make_dir(&state)?;
-        make_xdg(person, &state)?;
+        let state = worker_state(dir, index)?;
         if let Some(config) = &plan.workers[index].config {
             let dir = state.join("config/potluck");
             person.make_dir(&dir)?;
@@ -651,6 +656,15 @@ impl Drop for Worker {
         let _ = self.helper.kill();
         let _ = self.helper.wait();
     }
+}
+
+/// The folder that worker `index` of the Lab in `dir` sees as [`STATE_DIR`], with those of XDG in it.
+pub fn worker_state(dir: &Path, index: usize) -> Outcome<PathBuf> {
+    let person = Person::worker(index);
+    let state = dir.join(format!("w{}", index + 1));
+    person.make_dir(&state)?;
+    make_xdg(person, &state)?;
+    Ok(state)
 }
 
 /// Shared libraries and the loader of all programs in a folder, as ldd finds them, and the helper's.

@@ -3,6 +3,7 @@
 
 pub mod trouble;
 
+pub mod desk;
 pub mod disk;
 pub mod inside;
 pub mod lab;
