@@ -74,8 +74,8 @@ pub const TEAMS_NEARBY_MAX: usize = 32;
 pub const KEEPER_ADDRESSES_MAX: usize = 8;
 /// Dials of hints at a time: each may cost a handshake with a stranger.
 pub const HINT_DIALS_MAX: usize = 16;
-/// Dials of hints in a second, all together: a handshake takes a millisecond of CPU, so that a flood costs 2 %.
-pub const HINT_DIALS_PER_SECOND_MAX: u32 = 20;
+/// Dials of hints in a second, all together: a handshake takes a millisecond of CPU, so that a flood costs 4 %.
+pub const HINT_DIALS_PER_SECOND_MAX: u32 = 40;
 /// A hint that leads to nobody who answers like a member within this time is given up for now. A LAN needs milliseconds.
 pub const HINT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Peers whose addresses are remembered for the next start: the team has at most 200 PCs.

@@ -204,7 +204,8 @@ impl Hints {
 
     /// Teams but the own one: those with most computers first.
     pub fn nearby(&self, own: Option<TeamTag>) -> Vec<Nearby> {
-        let mut teams: BTreeMap<TeamTag, (BTreeSet<NodePrefix>, BTreeMap<&str, u32>, Vec<SocketAddr>)> = BTreeMap::new();
+        let mut teams: BTreeMap<TeamTag, (BTreeSet<NodePrefix>, BTreeMap<&str, u32>, Vec<SocketAddr>)> =
+            BTreeMap::new();
         for (_, e) in self.entries.values().filter(|(_, e)| Some(e.team) != own) {
             let (nodes, names, keepers) = teams.entry(e.team).or_default();
             nodes.insert(e.node);

@@ -107,12 +107,16 @@ fn the_own_team_is_not_nearby_and_others_are_counted_by_computer() {
 
 #[test]
 fn the_network_is_judged_by_what_was_seen() {
-    let base = Evidence { on: true, announced_for: Some(Duration::from_secs(60)), own_seen: true, ..Evidence::default() };
+    let base =
+        Evidence { on: true, announced_for: Some(Duration::from_secs(60)), own_seen: true, ..Evidence::default() };
     assert_eq!(judge(Evidence { on: false, ..base }), Finding::Off);
     assert_eq!(judge(base), Finding::Works);
     assert_eq!(judge(Evidence { hidden: true, ..base }), Finding::Blocked);
     assert_eq!(judge(Evidence { hidden: true, others_seen: true, ..base }), Finding::Works, "it is that one PC");
     assert_eq!(judge(Evidence { own_seen: false, ..base }), Finding::Blocked);
-    assert_eq!(judge(Evidence { own_seen: false, announced_for: Some(Duration::from_secs(2)), ..base }), Finding::Starting);
+    assert_eq!(
+        judge(Evidence { own_seen: false, announced_for: Some(Duration::from_secs(2)), ..base }),
+        Finding::Starting
+    );
     assert_eq!(judge(Evidence { own_seen: false, announced_for: None, ..base }), Finding::Starting);
 }
