@@ -1,26 +1,28 @@
 //! Starts a node: folders, identity, team, socket, listener, dialling, and the loop.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-
-use potluck_model::ids::NodeId;
+use tokio::sync::mpsc;
 
 use crate::core::{Core, Event, Settings};
+use crate::dialler::Dials;
 use crate::dirs::Dirs;
+use crate::discovery::Discovery;
 use crate::identity::Identity;
 use crate::membership::Membership;
+use crate::remembered::Remembered;
 use crate::transport::link;
 
 /// What `potluck node` was told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address and port for peers.
-    pub listen: SocketAddr,
+    /// Address and port for peers; None: both families on the usual port, or on any if that one is taken.
+    pub listen: Option<SocketAddr>,
+    /// Look for other nodes on the local networks, and be found there.
+    pub discovery: bool,
     /// Slots for others.
     pub serve: Option<u32>,
     /// Local slots; None: the number of cores.
@@ -91,7 +93,7 @@ async fn start(
     let socket = crate::ipc::listen(&socket_path)?;
     let taken = crate::ipc::Taken::beside(&socket_path)?;
     let alarm = crate::alarm::Alarm::new().map_err(|e| format!("a timer: {e}"))?;
-    let listener = TcpListener::bind(options.listen).await.map_err(|e| format!("{}: {e}", options.listen))?;
+    let listener = bind(options.listen)?;
     let listen = listener.local_addr().map_err(|e| e.to_string())?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let local_slots = options.local_slots.unwrap_or(cores).max(1);
@@ -105,10 +107,11 @@ async fn start(
         allow_fuse: !options.no_fuse,
         quota_bytes: options.quota_bytes,
         listen,
+        discovery: options.discovery,
         dirs: dirs.clone(),
     };
     let (events_tx, events_rx) = mpsc::unbounded_channel();
-    let (dial_tx, dial_rx) = mpsc::unbounded_channel::<String>();
+    let (dials, orders) = Dials::new();
     tokio::spawn(crate::ipc::serve(socket, events_tx.clone()));
     let mut accepted = link::listen(Arc::clone(&membership), listener).map_err(|e| format!("TLS: {e}"))?;
     let events = events_tx.clone();
@@ -119,20 +122,26 @@ async fn start(
             }
         }
     });
-    let addresses = known_addresses(&dirs, &membership);
-    for address in &addresses {
-        let _ = dial_tx.send(address.clone());
+    let (stored, named) = typed_addresses(&dirs);
+    for address in stored.iter().chain(&named) {
+        let _ = dials.send(address.clone());
     }
-    // A new member's addresses are worth a try.
+    let remembered = Remembered::load(&dirs.state);
+    for (node, address) in remembered.all() {
+        dials.known(node, address.to_string());
+    }
     let mut view = membership.subscribe();
-    let (dial, members) = (dial_tx.clone(), Arc::clone(&membership));
-    tokio::spawn(async move {
-        while view.changed().await.is_ok() {
-            for address in members.list().members.iter().filter(|m| !m.this_pc).flat_map(|m| m.addresses.clone()) {
-                let _ = dial.send(address);
-            }
-        }
-    });
+    view.mark_changed();
+    let events = events_tx.clone();
+    tokio::spawn(async move { while view.changed().await.is_ok() && events.send(Event::TeamChanged).is_ok() {} });
+    let discovery = if options.discovery {
+        // Without it there are addresses still.
+        Discovery::start(listen, Arc::clone(&membership), dials.clone(), events_tx.clone())
+            .inspect_err(|error| crate::log::warn(&format!("other nodes are not looked for: {error}")))
+            .ok()
+    } else {
+        None
+    };
     let path_env = std::env::var_os("PATH").unwrap_or_default();
     let wrapper = std::env::current_exe().unwrap_or_default().with_file_name("potluck");
     if let Err(error) = crate::masquerade::refresh(&path_env, &dirs.masquerade(), &wrapper) {
@@ -148,14 +157,17 @@ async fn start(
                 tokio::task::spawn_blocking(move || crate::masquerade::refresh(&path_env, &masquerade, &wrapper)).await;
         }
     });
-    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
-    tokio::spawn(dialler(dial_rx, membership, events_tx.clone(), core.linked(), listen));
+    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dials, stored, remembered);
+    tokio::spawn(crate::dialler::run(orders, membership, events_tx.clone(), core.linked()));
     quit_on_signals(events_tx.clone())?;
     println!("potluck node ready on {listen}");
     use std::io::Write;
     let _ = std::io::stdout().flush();
     // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
     tokio::spawn(core.run(events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
+    if let Some(discovery) = discovery {
+        discovery.quit().await;
+    }
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
 }
@@ -173,74 +185,28 @@ pub(crate) fn quit_on_signals(events: mpsc::UnboundedSender<Event>) -> Result<()
     Ok(())
 }
 
-fn known_addresses(dirs: &Dirs, membership: &Membership) -> Vec<String> {
+/// Addresses that a person typed or named for this start: the ones that are stored, and the others.
+fn typed_addresses(dirs: &Dirs) -> (Vec<String>, Vec<String>) {
     let file = dirs.config.join("peers.json");
-    let mut addresses: Vec<String> = match std::fs::read(&file) {
+    let stored: Vec<String> = match std::fs::read(&file) {
         Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
             crate::log::warn(&format!("{} is not read: {error}", file.display()));
             Vec::new()
         }),
         Err(_) => Vec::new(),
     };
-    if let Ok(list) = std::env::var("POTLUCK_PEERS") {
-        addresses.extend(list.split([',', ' ']).filter(|a| !a.is_empty()).map(str::to_owned));
-    }
-    addresses.extend(membership.list().members.into_iter().filter(|m| !m.this_pc).flat_map(|m| m.addresses));
-    addresses.dedup();
-    addresses
+    let named = std::env::var("POTLUCK_PEERS").unwrap_or_default();
+    let named = named.split([',', ' ']).filter(|a| !a.is_empty()).map(str::to_owned);
+    (stored, named.collect())
 }
 
-/// Keeps trying every address that has no link: a worker that comes back is found by itself.
-async fn dialler(
-    mut addresses: mpsc::UnboundedReceiver<String>,
-    membership: Arc<Membership>,
-    events: mpsc::UnboundedSender<Event>,
-    linked: watch::Receiver<HashSet<NodeId>>,
-    own: SocketAddr,
-) {
-    let mut known = HashSet::new();
-    while let Some(address) = addresses.recv().await {
-        if address == own.to_string() || !known.insert(address.clone()) {
-            continue;
-        }
-        tokio::spawn(keep_dialling(address, Arc::clone(&membership), events.clone(), linked.clone()));
-    }
-}
-
-async fn keep_dialling(
-    address: String,
-    membership: Arc<Membership>,
-    events: mpsc::UnboundedSender<Event>,
-    mut linked: watch::Receiver<HashSet<NodeId>>,
-) {
-    const FIRST: Duration = Duration::from_millis(200);
-    const LONGEST: Duration = Duration::from_secs(5);
-    let mut pause = FIRST;
-    loop {
-        if membership.view().joined {
-            let resolved = tokio::net::lookup_host(&address).await.ok().and_then(|mut a| a.next());
-            match resolved {
-                None => crate::log::debug(|| format!("{address} does not resolve")),
-                Some(addr) => match link::dial(&membership, addr, None).await {
-                    Ok(link) => {
-                        pause = FIRST;
-                        let (closer, peer) = (link.closer.clone(), link.peer);
-                        if events.send(Event::LinkUp(Box::new(link))).is_err() {
-                            return;
-                        }
-                        closer.closed().await;
-                        // Of two connections between two nodes one is closed at once; the other one will do.
-                        if linked.wait_for(|linked| !linked.contains(&peer)).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => crate::log::debug(|| format!("{error}")),
-                },
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST);
-    }
+/// Where a node listens: where it was told to, or on both families.
+fn bind(listen: Option<SocketAddr>) -> Result<TcpListener, String> {
+    let bound = match listen {
+        Some(listen) => std::net::TcpListener::bind(listen).map_err(|e| format!("{listen}: {e}")),
+        None => crate::net::listen_default().map_err(|e| format!("listening for other nodes: {e}")),
+    }?;
+    bound.set_nonblocking(true).and_then(|()| TcpListener::from_std(bound)).map_err(|e| e.to_string())
 }
 
 fn host_name() -> String {

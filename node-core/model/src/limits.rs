@@ -58,8 +58,32 @@ pub const PING_BUSY: Duration = Duration::from_millis(500);
 pub const LOST_BUSY: Duration = Duration::from_millis(1800);
 /// An idle peer is pinged this often ...
 pub const PING_IDLE: Duration = Duration::from_secs(2);
-/// ... and lost after this silence.
-pub const LOST_IDLE: Duration = Duration::from_secs(5);
+/// ... and lost after this silence: two pings went unanswered, and everybody knows of a crash within 5 s.
+pub const LOST_IDLE: Duration = Duration::from_millis(4500);
+/// Announcements on the network that are remembered: an office has 200 PCs; restarts and teams next door make it more.
+pub const HINTS_MAX: usize = 1024;
+/// Announcements that say to be the same node: a restart leaves an old one for two minutes.
+pub const HINTS_PER_NODE_MAX: usize = 4;
+/// Addresses of one announcement: several interfaces, two families.
+pub const HINT_ADDRESSES_MAX: usize = 8;
+/// Name of a team in an announcement: one DNS label's worth.
+pub const HINT_NAME_BYTES_MAX: usize = 63;
+/// Teams nearby that are shown: more is no choice but a flood.
+pub const TEAMS_NEARBY_MAX: usize = 32;
+/// Addresses of a team's keepers that are kept for asking.
+pub const KEEPER_ADDRESSES_MAX: usize = 8;
+/// Dials of hints at a time: each may cost a handshake with a stranger.
+pub const HINT_DIALS_MAX: usize = 16;
+/// Dials of hints in a second, all together: a handshake takes a millisecond of CPU, so that a flood costs 4 %.
+pub const HINT_DIALS_PER_SECOND_MAX: u32 = 40;
+/// A hint that leads to nobody who answers like a member within this time is given up for now. A LAN needs milliseconds.
+pub const HINT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Peers whose addresses are remembered for the next start: the team has at most 200 PCs.
+pub const REMEMBERED_PEERS_MAX: usize = 256;
+/// Addresses of one peer that are remembered, newest first.
+pub const REMEMBERED_ADDRESSES_MAX: usize = 4;
+/// Addresses that a person may name: a list that is typed.
+pub const TYPED_ADDRESSES_MAX: usize = 512;
 /// The wrapper compiles itself when the node is silent for this long.
 pub const WRAPPER_PATIENCE: Duration = Duration::from_millis(250);
 /// Retries of one job because of faults before `-M`, then local.

@@ -28,9 +28,12 @@ struct Arguments {
 enum Command {
     /// Run a node in the foreground, without a window
     Node {
-        /// Address and port for other nodes
-        #[arg(long, default_value = "0.0.0.0:10555")]
-        listen: SocketAddr,
+        /// Address and port for other nodes [default: every address, port 10555, or any if that is taken]
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+        /// Neither look for other nodes on the local networks nor be found there: for closed networks and tests
+        #[arg(long)]
+        no_discovery: bool,
         /// Run jobs of the team, this many at a time
         #[arg(long, value_name = "SLOTS")]
         serve: Option<u32>,
@@ -155,6 +158,11 @@ enum Peers {
         /// Host name or address, and port
         address: String,
     },
+    /// Do not try this address any more
+    Remove {
+        /// As it was added, or as the list shows it
+        address: String,
+    },
     /// All that are known
     List {
         /// For programs
@@ -218,7 +226,18 @@ fn end_on_closed_pipe(yes: bool) {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Node { listen, serve, local_compiles, local_slots, name, no_fuse, quota, headless: _, demo } => {
+        Command::Node {
+            listen,
+            no_discovery,
+            serve,
+            local_compiles,
+            local_slots,
+            name,
+            no_fuse,
+            quota,
+            headless: _,
+            demo,
+        } => {
             // A connection that ends is no reason for a node to end.
             end_on_closed_pipe(false);
             if let Some(seed) = demo {
@@ -226,7 +245,17 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
                 return Ok(ExitCode::SUCCESS);
             }
             let quota_bytes = quota << 20;
-            node::run(node::Options { listen, serve, local_slots, local_compiles, name, no_fuse, quota_bytes })?;
+            let discovery = !no_discovery;
+            node::run(node::Options {
+                listen,
+                discovery,
+                serve,
+                local_slots,
+                local_compiles,
+                name,
+                no_fuse,
+                quota_bytes,
+            })?;
         }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
         Command::Explain { what, json, options, command } => {
@@ -269,6 +298,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             }
             call(&json!({"call": "peers_add", "address": address}))?;
             println!("{address} is tried from now on; potluck peers list shows whether it answers");
+        }
+        Command::Peers { command: Peers::Remove { address } } => {
+            call(&json!({"call": "peers_remove", "address": address}))?;
+            println!("{address} is not tried any more; a node there may still be found by the network");
         }
         Command::Peers { command: Peers::List { json } } => show::peers(&call(&json!({"call": "status"}))?, json),
         Command::Version => println!("potluck {}", env!("CARGO_PKG_VERSION")),

@@ -91,7 +91,13 @@ pub(super) fn peers(answer: &Value, json: bool) {
             (true, "") => format!("{} slots, {} of our jobs", peer["slots"], peer["running"]),
             (true, why) => format!("gives none: {why}"),
         };
-        println!("{:<16} {:<22} {state}", text(&peer["name"]), text(&peer["addr"]));
+        let found = match text(&peer["found_by"]) {
+            "network" => "by network",
+            "address" => "by address",
+            "incoming" => "it came",
+            _ => "",
+        };
+        println!("{:<16} {:<22} {found:<10} {state}", text(&peer["name"]), text(&peer["addr"]));
     }
 }
 
@@ -254,6 +260,28 @@ fn priority(group: &Value) -> (&'static str, String, String, String) {
     (level, "priority".to_owned(), what, fix)
 }
 
+/// How this network lets PCs find each other.
+fn discovery(answer: &Value) -> (&'static str, String, String, String) {
+    let (level, what, fix) = match text(&answer["state"]) {
+        "works" if answer["seen"].as_u64() > Some(0) => ("ok", format!("{} of the team seen here", answer["seen"]), ""),
+        "works" => ("ok", "announcements go out; nobody else of the team is here".to_owned(), ""),
+        "off" => ("ok", "switched off (--no-discovery); addresses are used".to_owned(), ""),
+        "blocked" if answer["own_seen"] == true => (
+            "warn",
+            "N2 this network hides computers from each other: a PC that is reachable is not seen by multicast"
+                .to_owned(),
+            "potluck peers add ADDR:PORT",
+        ),
+        "blocked" => (
+            "warn",
+            "N2 this network hides computers from each other: nothing that is sent by multicast comes back".to_owned(),
+            "potluck peers add ADDR:PORT",
+        ),
+        _ => ("ok", "nothing seen yet".to_owned(), ""),
+    };
+    (level, "discovery".to_owned(), what, fix.to_owned())
+}
+
 /// Checks with a word each; exit code 5 if one of them failed.
 pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
     let mut checks: Vec<(&str, String, String, String)> = Vec::new();
@@ -300,6 +328,7 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
                 format!("{up} connected"),
                 if up > 0 { String::new() } else { "potluck peers add ADDR:PORT".into() },
             ));
+            checks.push(discovery(&answer["discovery"]));
             for peer in list(&answer["peers"]).iter().filter(|p| p["trap"] == "loop") {
                 checks.push((
                     "warn",
@@ -308,7 +337,8 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
                     "allow /dev/fuse there".into(),
                 ));
             }
-            for problem in list(&answer["problems"]) {
+            // N2 has its line above.
+            for problem in list(&answer["problems"]).iter().filter(|p| p["code"] != "N2") {
                 let level = if matches!(text(&problem["code"]), "S1" | "T1" | "C1") { "fail" } else { "warn" };
                 checks.push((
                     level,

@@ -3,11 +3,12 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `finish`: results, faults, outputs. `view`: what is shown of all that.
+//! `finish`: results, faults, outputs. `network`: who is there. `view`: what is shown of all that.
 
 mod arrivals;
 mod compilers;
 mod finish;
+pub(crate) mod network;
 mod peers;
 mod serve;
 mod submit;
@@ -28,10 +29,13 @@ use potluck_wire::pool::{Chunk, frame};
 use tokio::sync::{mpsc, watch};
 
 use crate::alarm::Alarm;
+use crate::dialler::Dials;
 use crate::dirs::Dirs;
+use crate::discovery::News;
 use crate::guest::{GuestEvent, GuestSettings, Served};
 use crate::ipc::Taken;
 use crate::membership::Membership;
+use crate::remembered::Remembered;
 use crate::transport::link::Link;
 use crate::tree::Tree;
 
@@ -58,6 +62,8 @@ pub struct Settings {
     pub quota_bytes: u64,
     /// Address that peers are told.
     pub listen: SocketAddr,
+    /// Other nodes are looked for on the local networks.
+    pub discovery: bool,
 }
 
 /// Where the answers to one wrapper go.
@@ -95,6 +101,10 @@ pub enum Event {
     Depended(JobId, Option<Vec<Vec<u8>>>),
     /// A large content was read and sent, or could not be.
     Uploaded(NodeId, u64, potluck_model::ids::Digest, Result<u64, String>),
+    /// Something is known of the network.
+    Discovery(News),
+    /// The team's statements changed.
+    TeamChanged,
     /// Time passed.
     Tick,
     /// End the node.
@@ -174,7 +184,8 @@ pub struct Core {
     pub(crate) served_jobs: u64,
     pub(crate) watchers: Vec<view::Watcher>,
     pub(crate) addresses: Vec<String>,
-    pub(crate) dial: mpsc::UnboundedSender<String>,
+    pub(crate) dial: Dials,
+    pub(crate) network: network::Network,
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
@@ -193,8 +204,9 @@ impl Core {
         settings: Settings,
         membership: Arc<Membership>,
         events: mpsc::UnboundedSender<Event>,
-        dial: mpsc::UnboundedSender<String>,
+        dial: Dials,
         addresses: Vec<String>,
+        remembered: Remembered,
     ) -> Self {
         let me = membership.identity().id();
         let config = place::Config {
@@ -215,6 +227,7 @@ impl Core {
             submitter: place::Submitter::new(me, config),
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
+            network: network::Network::new(settings.discovery, remembered),
             settings,
             membership,
             events,
@@ -257,7 +270,8 @@ impl Core {
         let (mut batch, mut last) = (Vec::new(), 0);
         let idle = Duration::from_secs(1);
         loop {
-            let wake = [self.submitter.next_wake(), self.worker.next_wake()].into_iter().flatten().min();
+            let wake =
+                [self.submitter.next_wake(), self.worker.next_wake(), self.links_due()].into_iter().flatten().min();
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
             alarm.set(wait);
             tokio::select! {
@@ -283,6 +297,7 @@ impl Core {
             }
             self.place(place::Event::Tick);
             self.work(place::WorkerEvent::Tick);
+            self.watch_links();
             if asked {
                 taken.all();
             }
@@ -313,6 +328,8 @@ impl Core {
             Event::Compiler(found) => self.compiler_found(found),
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
+            Event::Discovery(news) => self.discovered(news),
+            Event::TeamChanged => self.team_changed(),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use std::time::{Duration, Instant};
 
+use potluck_model::alive::Alive;
 use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
 use potluck_model::limits::BULK_CHUNK_BYTES;
 use potluck_model::place::{self, Arch, PeerFacts};
@@ -52,12 +53,14 @@ pub(crate) struct Peer {
     pub(crate) arrivals: Arrivals,
     state_transfer: Option<(u64, u64)>,
     delta_seq: u64,
+    pub(super) alive: Alive,
 }
 
 /// The live end of a link.
 pub(crate) struct LinkHandle {
     number: u64,
-    dialed: bool,
+    pub(super) dialed: bool,
+    pub(super) since: Instant,
     control: mpsc::UnboundedSender<Frame>,
     bulk: mpsc::Sender<Chunk>,
     _closer: CloseOnDrop,
@@ -123,7 +126,7 @@ impl Core {
                 }
             }
         });
-        let handle = LinkHandle { number, dialed, control, bulk: bulk_tx, _closer: closer };
+        let handle = LinkHandle { number, dialed, since: Instant::now(), control, bulk: bulk_tx, _closer: closer };
         let fresh = Peer {
             link: Some(handle),
             hello: None,
@@ -141,6 +144,7 @@ impl Core {
             arrivals: Arrivals::default(),
             state_transfer: None,
             delta_seq: 0,
+            alive: Alive::new(self.now()),
         };
         self.peers.insert(peer, fresh);
         self.linked.send_modify(|linked| {
@@ -150,9 +154,11 @@ impl Core {
             Ok(slots) => (slots, String::new()),
             Err(why) => (0, why),
         };
+        let announces =
+            (self.network.on && !self.settings.listen.ip().is_loopback()).then_some(super::network::ANNOUNCES);
         let hello = pool::Hello {
             major: MAJOR,
-            abilities: ABILITIES.iter().map(|a| (*a).to_owned()).collect(),
+            abilities: ABILITIES.iter().copied().chain(announces).map(str::to_owned).collect(),
             app_version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.settings.name.clone(),
             membership: self.membership.digest().map(|d| d.0.to_vec()).unwrap_or_default(),
@@ -162,6 +168,7 @@ impl Core {
             clock_us: Self::clock_us(),
             session: self.started.elapsed().as_nanos() as u64 ^ std::process::id() as u64,
             memory_bytes: memory_bytes(),
+            port: self.settings.listen.port().into(),
         };
         self.send(peer, frame::Kind::Hello(hello));
         self.submitter_up(peer, outlet, Duration::from_millis(1));
@@ -223,7 +230,10 @@ impl Core {
         if self.peers.get(&peer).and_then(|p| p.link.as_ref()).is_none_or(|l| l.number != link) {
             return;
         }
-        let said_hello = self.peers.get(&peer).is_some_and(|p| p.hello.is_some());
+        let said_hello = self.peers.get_mut(&peer).is_some_and(|p| {
+            p.alive.heard = true;
+            p.hello.is_some()
+        });
         if !said_hello && !matches!(kind, frame::Kind::Hello(_)) {
             return self.close_link(peer);
         }
@@ -286,20 +296,13 @@ impl Core {
             self.send(peer, frame::Kind::MirrorQuery(pool::MirrorQuery {}));
         }
         self.ping(peer);
+        self.reached(peer);
     }
 
     fn gossip(&mut self, peer: NodeId, gossip: pool::Gossip) {
         match self.membership.merge(gossip.statements) {
-            Ok(true) => {
-                // What was news here may be news to the others.
-                let statements = self.membership.all();
-                let others: Vec<NodeId> = self.peers.keys().copied().filter(|p| *p != peer).collect();
-                for other in others {
-                    let gossip = pool::Gossip { membership: Vec::new(), statements: statements.clone() };
-                    self.send(other, frame::Kind::Gossip(gossip));
-                }
-            }
-            Ok(false) => {}
+            // What was news here may be news to the others: `team_changed` follows.
+            Ok(_) => {}
             Err(error) => crate::log::warn(&format!("statements of {}: {error}", peer.short())),
         }
     }

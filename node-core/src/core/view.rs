@@ -102,21 +102,17 @@ impl Core {
                 json!({"ok": true})
             }
             Call::ToolchainShow { id } => self.toolchain_show(&id),
-            Call::PeersAdd { address } => {
-                if !self.addresses.contains(&address) {
-                    self.addresses.push(address.clone());
-                    let file = self.settings.dirs.config.join("peers.json");
-                    let text = serde_json::to_string_pretty(&self.addresses).unwrap_or_default();
-                    if let Err(error) = crate::store::write_whole(&file, text.as_bytes()) {
-                        return json!({"error": format!("{}: {error}", file.display())});
-                    }
-                }
-                let _ = self.dial.send(address);
-                json!({"ok": true})
-            }
+            Call::PeersAdd { address } => self.peers_add(address),
+            Call::PeersRemove { address } => self.peers_remove(address),
+            Call::TeamRemove { node } => match node.parse::<NodeId>() {
+                Ok(id) => match self.membership.remove(id) {
+                    Ok(()) => json!({"ok": true}),
+                    Err(error) => json!({"error": error.to_string()}),
+                },
+                Err(error) => json!({"error": error.to_string()}),
+            },
             Call::TeamCreate { name } => {
-                let address = self.settings.listen.to_string();
-                match self.membership.create(&name, &self.settings.name, &[address]) {
+                match self.membership.create(&name, &self.settings.name, &self.own_addresses()) {
                     Ok(team) => json!({"ok": true, "team": team.to_string()}),
                     Err(error) => json!({"error": error.to_string()}),
                 }
@@ -186,6 +182,7 @@ impl Core {
         }
         let mut out: Vec<String> = crate::net::own_ips()
             .into_iter()
+            .filter(|ip| listen.is_ipv6() || ip.is_ipv4())
             .map(|ip| std::net::SocketAddr::new(ip, listen.port()).to_string())
             .collect();
         if out.is_empty() {
@@ -203,6 +200,7 @@ impl Core {
         let peers: Vec<Value> = self
             .submitter
             .peers(self.now())
+            .filter(|view| self.is_shown(view.peer, view.up))
             .map(|view| {
                 let known = self.peers.get(&view.peer);
                 let hello = known.and_then(|p| p.hello.as_ref());
@@ -211,6 +209,7 @@ impl Core {
                     "name": hello.map_or("", |h| &h.name),
                     "addr": known.map_or("", |p| &p.address),
                     "connected": view.up,
+                    "found_by": self.found_by(view.peer),
                     "slots": hello.map_or(0, |h| h.slots),
                     "credits": view.credits,
                     "running": view.out,
@@ -236,6 +235,7 @@ impl Core {
                 let hello = p.hello.as_ref();
                 json!({
                     "id": id.to_string(), "name": hello.map_or("", |h| &h.name), "addr": p.address, "connected": true,
+                    "found_by": self.found_by(*id),
                     "slots": 0, "credits": 0, "running": 0, "toolchains": [], "trap": "",
                     "not_serving": hello.map_or("", |h| &h.not_serving),
                 })
@@ -272,6 +272,7 @@ impl Core {
                 "cpu_group": group,
             },
             "peers": all,
+            "discovery": self.discovery_status(),
             "jobs": {
                 "remote": self.totals.remote,
                 "local": self.totals.local,
@@ -303,6 +304,9 @@ impl Core {
             add("no_team", "This PC is in no team.".into(), "potluck team create NAME, or potluck team join LINK");
         } else if !self.peers.values().any(|p| p.link.is_some()) {
             add("N1", "No other computer is reachable now.".into(), "potluck peers add ADDR:PORT");
+        }
+        if self.discovery() == potluck_api::view::Discovery::Blocked {
+            add("N2", "This network hides computers from each other.".into(), "potluck peers add ADDR:PORT");
         }
         if let Some(why) = &self.settings.not_serving {
             add(

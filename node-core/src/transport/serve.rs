@@ -85,6 +85,11 @@ async fn accept_all(gate: Arc<Gate>, listener: TcpListener, sender: mpsc::Sender
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        // A listener of both families sees IPv4 addresses in IPv6 clothes.
+        let remote = match remote.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::new(v4.into(), remote.port()),
+            IpAddr::V6(_) => remote,
+        };
         let address = network_of(remote.ip());
         if gate.has_failed_too_often(address) {
             continue;

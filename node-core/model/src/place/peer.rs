@@ -298,15 +298,15 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_peer_is_lost_before_two_seconds_of_silence_an_idle_one_after_five() {
+    fn a_busy_peer_is_lost_before_two_seconds_of_silence_an_idle_one_before_five() {
         let mut peer = up(ms(0));
         assert_eq!(peer.life(ms(1999), ms(0)), Life::Well);
         assert_eq!(peer.life(ms(1800), ms(199)), Life::Well);
         assert_eq!(peer.life(ms(1800), ms(200)), Life::PingDue);
         assert_eq!(peer.life(ms(2000), ms(0)), Life::PingDue);
         peer.pinged(ms(2000));
-        assert_eq!(peer.life(ms(4999), ms(0)), Life::PingDue);
-        assert_eq!(peer.life(ms(5000), ms(0)), Life::Lost);
+        assert_eq!(peer.life(ms(4499), ms(0)), Life::PingDue);
+        assert_eq!(peer.life(ms(4500), ms(0)), Life::Lost);
         peer.heard(ms(5000));
         assert!(peer.add(ms(6000), JobId(1), ms(9000), 0), "silent for a second: ask at once");
         assert_eq!(peer.life(ms(7799), ms(0)), Life::PingDue);

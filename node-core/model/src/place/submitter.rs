@@ -229,6 +229,11 @@ impl Submitter {
         self.home.len() + self.queues.iter().map(|queue| queue.keys.len()).sum::<usize>()
     }
 
+    /// Whether this peer has a link here and is watched.
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.up)
+    }
+
     /// Jobs in local slots.
     pub fn running_here(&self) -> u32 {
         self.local_running
