@@ -61,6 +61,17 @@ impl Dirs {
     }
 }
 
+/// The runner that belongs to the program `exe`: beside it, or in `../lib/potluck`, where packages put what nobody calls
+/// by name. If it is in neither place, where it should be.
+pub fn runner_of(exe: &Path) -> PathBuf {
+    let beside = exe.with_file_name("potluck-runner");
+    let packaged = exe.ancestors().nth(2).map(|top| top.join("lib/potluck/potluck-runner"));
+    match packaged {
+        Some(packaged) if !beside.is_file() && packaged.is_file() => packaged,
+        _ => beside,
+    }
+}
+
 /// Makes a folder with mode 0700 and checks that it is ours.
 pub fn make_private(dir: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -69,4 +80,24 @@ pub fn make_private(dir: &Path) -> std::io::Result<()> {
         return Err(std::io::Error::other(format!("{} belongs to another user", dir.display())));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runner_is_found_beside_the_program_and_in_a_packages_place() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for dir in ["bin", "lib/potluck"] {
+            std::fs::create_dir_all(path(dir)).unwrap();
+        }
+        let exe = path("bin/potluck-node");
+        assert_eq!(runner_of(&exe), path("bin/potluck-runner"));
+        std::fs::write(path("lib/potluck/potluck-runner"), "").unwrap();
+        assert_eq!(runner_of(&exe), path("lib/potluck/potluck-runner"));
+        std::fs::write(path("bin/potluck-runner"), "").unwrap();
+        assert_eq!(runner_of(&exe), path("bin/potluck-runner"));
+    }
 }

@@ -35,13 +35,12 @@ pub struct Sandbox {
     child: Mutex<Child>,
 }
 
-/// Where the runner's program is: beside this one, or where `POTLUCK_RUNNER` says.
+/// Where the runner's program is: beside this one, where packages put it, or where `POTLUCK_RUNNER` says.
 pub fn runner_path() -> PathBuf {
     if let Some(path) = std::env::var_os("POTLUCK_RUNNER") {
         return path.into();
     }
-    let own = std::env::current_exe().unwrap_or_default();
-    own.with_file_name("potluck-runner")
+    crate::dirs::runner_of(&std::env::current_exe().unwrap_or_default())
 }
 
 /// Longest wait for a sandbox to stand.

@@ -1,6 +1,7 @@
-//! The command line: one table (clap's) for parser, help and, later, man page and completions. Each command asks the
+//! The command line: one table (clap's) for parser, help, man page and completions. Each command asks the
 //! running node of the same XDG folders, or is the node.
 
+mod manual;
 mod show;
 mod tools;
 
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use potluck_wire::ipc::{self, Reply, Request};
 use serde_json::{Value, json};
 
@@ -102,7 +103,11 @@ enum Command {
     #[command(visible_alias = "-j")]
     Jobs,
     /// Directory of compiler names that are potluck: put it first in PATH
-    Path,
+    Path {
+        /// Make the links of this directory, for all users: packages do that
+        #[arg(long, value_name = "DIR", hide = true)]
+        refresh: Option<std::path::PathBuf>,
+    },
     /// Compilers and where they can be used
     Toolchain {
         #[command(subcommand)]
@@ -118,6 +123,13 @@ enum Command {
         #[command(subcommand)]
         command: Peers,
     },
+    /// Print a completion script for a shell
+    Completions {
+        /// Whose
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page: potluck man | man -l -
+    Man,
     /// This version
     Version,
 }
@@ -277,7 +289,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         // "make -j0" is an error.
         Command::Jobs => println!("{}", call(&json!({"call": "suggest"}))?["jobs"].as_u64().unwrap_or(1).max(1)),
-        Command::Path => println!("{}", Dirs::from_env().masquerade().display()),
+        Command::Path { refresh: None } => println!("{}", Dirs::from_env().masquerade().display()),
+        Command::Path { refresh: Some(dir) } => manual::refresh_links(&dir)?,
         Command::Toolchain { command } => tools::run(command)?,
         Command::Team { command } => team(command)?,
         Command::Peers { command: Peers::Add { address } } => {
@@ -304,6 +317,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             println!("{address} is not tried any more; a node there may still be found by the network");
         }
         Command::Peers { command: Peers::List { json } } => show::peers(&call(&json!({"call": "status"}))?, json),
+        Command::Completions { shell } => manual::completions(shell, Arguments::command()),
+        Command::Man => manual::page(Arguments::command()).map_err(|e| Failure::from(e.to_string()))?,
         Command::Version => println!("potluck {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)

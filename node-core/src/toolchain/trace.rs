@@ -58,17 +58,17 @@ impl Touched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadTrace;
 
-/// The runner that belongs to this program: beside it, or where `POTLUCK_RUNNER` says (tests and development).
+/// The runner that belongs to this program: beside it, where packages put it, or where `POTLUCK_RUNNER` says (tests and
+/// development).
 pub fn runner_path() -> PathBuf {
     if let Some(path) = std::env::var_os("POTLUCK_RUNNER") {
         return path.into();
     }
     let exe = std::env::current_exe().unwrap_or_default();
     // Test programs live one folder deeper (`deps`) than the programs they test.
-    let beside = exe.ancestors().skip(1).take(2).map(|dir| dir.join("potluck-runner"));
-    let mut beside = beside.collect::<Vec<_>>().into_iter();
-    let first = beside.next();
-    first.iter().cloned().chain(beside).find(|p| p.is_file()).or(first).unwrap_or_else(|| "potluck-runner".into())
+    let above = exe.parent().map(|dir| dir.with_file_name("potluck-runner")).filter(|path| path.is_file());
+    let runner = crate::dirs::runner_of(&exe);
+    if runner.is_file() { runner } else { above.unwrap_or(runner) }
 }
 
 /// Runs one command in `scratch` under the tracer and adds what it touched.

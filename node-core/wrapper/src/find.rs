@@ -9,6 +9,8 @@ use crate::words::base_name;
 
 /// Where a system without PATH looks (`confstr(_CS_PATH)` of glibc).
 const PATH_DEFAULT: &[u8] = b"/bin:/usr/bin";
+/// Where packages keep the masquerade links that all users of a machine share.
+const MASQUERADE_OF_ALL: &[u8] = b"/usr/lib/potluck/bin";
 /// Wrappers in a chain that call each other through PATH. Beyond it is a loop.
 const LEVEL_MAX: usize = 8;
 
@@ -95,20 +97,17 @@ impl Own {
         Own { executable, masquerade_dir }
     }
 
-    /// PATH without the masquerade directory, under whatever spelling.
+    /// PATH without the masquerade directories, that of this user and that of all, under whatever spelling.
     pub fn strip(&self, path: &[u8]) -> Vec<u8> {
-        let Some(own) = &self.masquerade_dir else { return path.to_vec() };
-        let mut identity = None;
-        let mut is_own = |entry: &[u8]| {
-            if !entry.starts_with(b"/") {
-                return false;
-            }
+        let all = [self.masquerade_dir.as_deref(), Some(MASQUERADE_OF_ALL)];
+        let is_same = |entry: &[u8], own: &[u8]| {
             // /home may be a link to /var/home: the same directory under another name. Only what looks like it is
             // asked, because PATH may have entries on sleeping network file systems.
             parts(entry).eq(parts(own))
                 || parts(entry).rev().take(2).eq([&b"bin"[..], b"potluck"])
-                    && identity.get_or_insert_with(|| identity_of(own)).is_some_and(|id| Some(id) == identity_of(entry))
+                    && identity_of(own).is_some_and(|id| Some(id) == identity_of(entry))
         };
+        let is_own = |entry: &[u8]| entry.starts_with(b"/") && all.into_iter().flatten().any(|own| is_same(entry, own));
         let kept: Vec<&[u8]> = path.split(|&b| b == b':').filter(|entry| !is_own(entry)).collect();
         // An empty PATH would mean the working directory.
         if kept.is_empty() { PATH_DEFAULT.to_vec() } else { kept.join(&b':') }
@@ -228,6 +227,9 @@ mod tests {
         assert_eq!(strip("/a:/home/u/.cache//potluck/./bin/:/usr/bin:"), "/a:/usr/bin:");
         assert_eq!(strip("/home/v/.cache/potluck/bin:/usr/bin"), "/home/v/.cache/potluck/bin:/usr/bin");
         assert_eq!(strip("home/u/.cache/potluck/bin:/usr/bin"), "home/u/.cache/potluck/bin:/usr/bin");
+        assert_eq!(strip("/usr/lib/potluck/bin:/usr/bin"), "/usr/bin");
+        assert_eq!(strip("/home/u/.cache/potluck/bin:/usr//lib/potluck/bin/:/usr/bin"), "/usr/bin");
+        assert_eq!(strip("/usr/local/lib/potluck/bin:/usr/bin"), "/usr/local/lib/potluck/bin:/usr/bin");
         // An empty PATH means the working directory: never make one.
         assert_eq!(strip("/home/u/.cache/potluck/bin"), "/bin:/usr/bin");
     }
