@@ -1,7 +1,7 @@
 //! Potluck's decisions, pure: no IO, no clock, no randomness. Time, file contents and seeds are arguments.
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
-//! will read (`scan`, `certain`), where it runs (`place`), and who may take part (`team`).
+//! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), and who may take part (`team`).
 
 pub mod certain;
 pub mod ids;
@@ -11,4 +11,5 @@ pub mod place;
 pub mod plan;
 pub mod reason;
 pub mod scan;
+pub mod share;
 pub mod team;
