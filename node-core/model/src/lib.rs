@@ -1,8 +1,8 @@
 //! Potluck's decisions, pure: no IO, no clock, no randomness. Time, file contents and seeds are arguments.
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
-//! will read (`scan`, `certain`), where it runs (`place`), who may take part (`team`), and how they find each other
-//! (`nearby`, `alive`).
+//! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), and
+//! how they find each other (`nearby`, `alive`).
 
 pub mod alive;
 pub mod certain;
@@ -14,4 +14,5 @@ pub mod place;
 pub mod plan;
 pub mod reason;
 pub mod scan;
+pub mod share;
 pub mod team;
