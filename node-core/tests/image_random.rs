@@ -276,7 +276,7 @@ fn play(seed: u64, rounds: u32) {
         let mut closures: Vec<Arc<Closure>> = Vec::new();
         for want in &wants {
             let config = tree.config(want);
-            closures.push(tree.closure(config, want).0);
+            closures.push(tree.closure_since(config, want, tree.batch()).0);
         }
         if random.one_in(3) {
             let path = any_path(&base, &mut random);
@@ -373,7 +373,7 @@ fn mirrors_become_true_images_of_a_tree_that_did_not_hold_still() {
                 tree.begin_batch();
                 let want = want(&base, &mut random);
                 let config = tree.config(&want);
-                let closure = tree.closure(config, &want).0;
+                let closure = tree.closure_since(config, &want, tree.batch()).0;
                 let gone = vec![bytes::of(&any_path(&base, &mut random)).to_vec()];
                 worker.serve(&mut tree, &[&closure], &gone);
             }
@@ -381,7 +381,7 @@ fn mirrors_become_true_images_of_a_tree_that_did_not_hold_still() {
             tree.begin_batch();
             let want = want(&base, &mut random);
             let config = tree.config(&want);
-            let closure = tree.closure(config, &want).0;
+            let closure = tree.closure_since(config, &want, tree.batch()).0;
             worker.serve(&mut tree, &[&closure], &[]);
             real += assert_image(worker.mirror(), &base, &why);
             assert_eq!(told(worker.mirror()), on_disk(worker.mirror()), "{why}");

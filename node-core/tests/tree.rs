@@ -50,7 +50,7 @@ impl Lab {
     fn closure(&mut self, want: &Want) -> Arc<Closure> {
         self.tree.begin_batch();
         let config = self.tree.config(want);
-        self.tree.closure(config, want).0
+        self.tree.closure_since(config, want, self.tree.batch()).0
     }
 
     fn relative(&self, path: PathBuf) -> String {
@@ -158,7 +158,7 @@ fn a_file_that_comes_back_is_another_version() {
         lab.write("x.h", &format!("content {n}\n"));
         lab.tree.begin_batch();
         let config = lab.tree.config(&want);
-        let (closure, fingerprint) = lab.tree.closure(config, &want);
+        let (closure, fingerprint) = lab.tree.closure_since(config, &want, lab.tree.batch());
         assert_eq!(closure.files.len(), 2);
         assert!(seen.insert(fingerprint), "round {n} looks like an earlier one");
         let file = closure.files.iter().copied().find(|&f| lab.tree.file_path(f).ends_with("x.h")).unwrap();
@@ -182,19 +182,19 @@ fn a_change_without_an_event_is_found_by_the_look_at_the_end() {
     let want = lab.want("m.c", &[]);
     lab.tree.begin_batch();
     let config = lab.tree.config(&want);
-    let (_, before) = lab.tree.closure(config, &want);
+    let (_, before) = lab.tree.closure_since(config, &want, lab.tree.batch());
     // What was read just after it was written is read once more.
     std::thread::sleep(Duration::from_millis(50));
     lab.tree.begin_batch();
-    assert_eq!(lab.tree.closure(config, &want).1, before);
+    assert_eq!(lab.tree.closure_since(config, &want, lab.tree.batch()).1, before);
     fs::write(&elsewhere, "new\n").unwrap();
     lab.tree.begin_batch();
     let stats = lab.tree.counts.stats;
     assert_eq!(lab.tree.closure_expected(config, &want).1, before);
     assert_eq!(lab.tree.counts.stats, stats, "what events vouch for is not looked at");
-    assert_ne!(lab.tree.closure(config, &want).1, before);
+    assert_ne!(lab.tree.closure_since(config, &want, lab.tree.batch()).1, before);
     // Known from then on, also by those who only expect.
-    let after = lab.tree.closure(config, &want).1;
+    let after = lab.tree.closure_since(config, &want, lab.tree.batch()).1;
     lab.tree.begin_batch();
     assert_eq!(lab.tree.closure_expected(config, &want).1, after);
 }

@@ -223,11 +223,6 @@ impl Tree {
         self.closure_since(config, want, 0)
     }
 
-    /// The closure of a compile as of this batch, and a fingerprint that differs when anything in it differs.
-    pub fn closure(&mut self, config: ConfigId, want: &Want) -> (Arc<Closure>, u64) {
-        self.closure_since(config, want, self.batch)
-    }
-
     /// The same, where events tell of a file's changes and it had its last stat in the batch `recent` or later: whatever
     /// changed without an event before that is known. Jobs that run at the same time need one stat of a header together.
     pub fn closure_since(&mut self, config: ConfigId, want: &Want, recent: u64) -> (Arc<Closure>, u64) {

@@ -30,7 +30,7 @@ fn project() -> (tempfile::TempDir, PathBuf) {
 fn look(tree: &mut Tree, want: &Want) -> (usize, u64) {
     tree.begin_batch();
     let config = tree.config(want);
-    let (closure, fingerprint) = tree.closure(config, want);
+    let (closure, fingerprint) = tree.closure_since(config, want, tree.batch());
     (closure.files.len(), fingerprint)
 }
 
@@ -150,7 +150,7 @@ fn what_a_dependency_file_names_beyond_the_closure_is_told_each_time() {
     let (mut tree, want) = (Tree::new(), want(&path));
     tree.begin_batch();
     let config = tree.config(&want);
-    let (closure, _) = tree.closure(config, &want);
+    let (closure, _) = tree.closure_since(config, &want, tree.batch());
     let known = format!("s.o: s.c {}/a/b/x.h\n", path.display());
     for _ in 0..2 {
         assert_eq!(tree.listed(&closure, &want, known.as_bytes()).beyond, Vec::<super::FileId>::new());
@@ -176,7 +176,7 @@ fn a_dependency_file_cannot_hide_what_is_included_whatever_is_defined() {
     want.source = b"t.c".to_vec();
     tree.begin_batch();
     let config = tree.config(&want);
-    let (closure, _) = tree.closure(config, &want);
+    let (closure, _) = tree.closure_since(config, &want, tree.batch());
     for _ in 0..2 {
         let mut hidden = |list: &[u8]| {
             let hidden = tree.listed(&closure, &want, list).hidden;
@@ -190,6 +190,6 @@ fn a_dependency_file_cannot_hide_what_is_included_whatever_is_defined() {
     // What was compiled of a header stands for it.
     write("sure.h.gch", "");
     tree.begin_batch();
-    let (closure, _) = tree.closure(config, &want);
+    let (closure, _) = tree.closure_since(config, &want, tree.batch());
     assert!(tree.listed(&closure, &want, b"t.o: t.c\n").hidden.is_empty());
 }
