@@ -3,11 +3,13 @@
 pub mod alarm;
 pub mod bytes;
 pub mod cli;
+pub mod client;
 pub mod core;
 pub mod core_content;
 pub mod cpu_group;
 pub mod depend;
 pub mod dirs;
+pub mod embedded;
 pub mod guest;
 pub mod identity;
 pub mod image;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use potluck_model::ids::NodeId;
 
@@ -37,6 +37,19 @@ pub struct Options {
 
 /// Runs a node until SIGTERM or SIGINT. The error is a sentence for the user.
 pub fn run(options: Options) -> Result<(), String> {
+    host(options, None, |listen| {
+        println!("potluck node ready on {listen}");
+        use std::io::Write;
+        let _ = std::io::stdout().flush();
+    })
+}
+
+/// Runs a node until it is told to end (or, with None, until SIGTERM or SIGINT) on this thread. Says when it is `ready`.
+pub(crate) fn host(
+    options: Options,
+    told: Option<oneshot::Receiver<()>>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), String> {
     // Outputs get the mode that the compiler gave them; own files name theirs.
     rustix::process::umask(rustix::fs::Mode::empty());
     raise_file_limit();
@@ -76,7 +89,7 @@ pub fn run(options: Options) -> Result<(), String> {
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(start(options, dirs, not_serving, report))
+    runtime.block_on(start(options, dirs, not_serving, report, told, ready))
 }
 
 async fn start(
@@ -84,6 +97,8 @@ async fn start(
     dirs: Dirs,
     not_serving: Option<String>,
     sandbox_report: String,
+    told: Option<oneshot::Receiver<()>>,
+    ready: impl FnOnce(SocketAddr),
 ) -> Result<(), String> {
     let identity = Arc::new(Identity::load_or_create(&dirs.state).map_err(|e| e.to_string())?);
     let membership = Arc::new(Membership::open(identity, &dirs.state).map_err(|e| e.to_string())?);
@@ -150,18 +165,24 @@ async fn start(
     });
     let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
     tokio::spawn(dialler(dial_rx, membership, events_tx.clone(), core.linked(), listen));
-    let mut term =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|e| e.to_string())?;
-    let mut int =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let quit = events_tx.clone();
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        let _ = quit.send(Event::Quit);
-    });
-    println!("potluck node ready on {listen}");
-    use std::io::Write;
-    let _ = std::io::stdout().flush();
+    match told {
+        Some(told) => drop(tokio::spawn(async move {
+            // Whoever could tell is gone: the same.
+            let _ = told.await;
+            let _ = quit.send(Event::Quit);
+        })),
+        None => {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+            let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+            tokio::spawn(async move {
+                tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+                let _ = quit.send(Event::Quit);
+            });
+        }
+    }
+    ready(listen);
     // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
     tokio::spawn(core.run(events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
     let _ = std::fs::remove_file(&socket_path);
