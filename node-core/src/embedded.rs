@@ -10,6 +10,19 @@ use tokio::sync::oneshot;
 
 use crate::node::{self, Options};
 
+/// A node as the tray app runs it: what a person wants of it is in its settings, and not in arguments.
+pub fn options() -> Options {
+    Options {
+        listen: SocketAddr::from(([0, 0, 0, 0], 10555)),
+        serve: None,
+        local_slots: None,
+        local_compiles: None,
+        name: None,
+        no_fuse: false,
+        quota_bytes: potluck_model::limits::MIRROR_QUOTA_BYTES,
+    }
+}
+
 /// A node that runs in this process. Dropped, it ends as well, but nobody waits for that.
 pub struct Handle {
     quit: oneshot::Sender<()>,

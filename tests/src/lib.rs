@@ -3,6 +3,7 @@
 
 pub mod trouble;
 
+pub mod desktop;
 pub mod disk;
 pub mod inside;
 pub mod lab;
