@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod bytes;
 pub mod cli;
+pub mod client;
 pub mod core;
 pub mod core_content;
 pub mod cpu_group;
@@ -11,6 +12,7 @@ pub mod depend;
 pub mod dialler;
 pub mod dirs;
 pub mod discovery;
+pub mod embedded;
 pub mod guest;
 pub mod identity;
 pub mod image;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, Event, Settings};
 use crate::dialler::Dials;
@@ -39,6 +39,19 @@ pub struct Options {
 
 /// Runs a node until SIGTERM or SIGINT. The error is a sentence for the user.
 pub fn run(options: Options) -> Result<(), String> {
+    host(options, None, |listen| {
+        println!("potluck node ready on {listen}");
+        use std::io::Write;
+        let _ = std::io::stdout().flush();
+    })
+}
+
+/// Runs a node until it is told to end (or, with None, until SIGTERM or SIGINT) on this thread. Says when it is `ready`.
+pub(crate) fn host(
+    options: Options,
+    told: Option<oneshot::Receiver<()>>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), String> {
     // Outputs get the mode that the compiler gave them; own files name theirs.
     rustix::process::umask(rustix::fs::Mode::empty());
     raise_file_limit();
@@ -78,7 +91,7 @@ pub fn run(options: Options) -> Result<(), String> {
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(start(options, dirs, not_serving, report))
+    runtime.block_on(start(options, dirs, not_serving, report, told, ready))
 }
 
 async fn start(
@@ -86,6 +99,8 @@ async fn start(
     dirs: Dirs,
     not_serving: Option<String>,
     sandbox_report: String,
+    told: Option<oneshot::Receiver<()>>,
+    ready: impl FnOnce(SocketAddr),
 ) -> Result<(), String> {
     let identity = Arc::new(Identity::load_or_create(&dirs.state).map_err(|e| e.to_string())?);
     let membership = Arc::new(Membership::open(identity, &dirs.state).map_err(|e| e.to_string())?);
@@ -159,10 +174,18 @@ async fn start(
     });
     let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dials, stored, remembered);
     tokio::spawn(crate::dialler::run(orders, membership, events_tx.clone(), core.linked()));
-    quit_on_signals(events_tx.clone())?;
-    println!("potluck node ready on {listen}");
-    use std::io::Write;
-    let _ = std::io::stdout().flush();
+    match told {
+        Some(told) => {
+            let quit = events_tx.clone();
+            tokio::spawn(async move {
+                // Whoever could tell is gone: the same.
+                let _ = told.await;
+                let _ = quit.send(Event::Quit);
+            });
+        }
+        None => quit_on_signals(events_tx.clone())?,
+    }
+    ready(listen);
     // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
     tokio::spawn(core.run(events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
     if let Some(discovery) = discovery {

@@ -4,6 +4,7 @@
 pub mod trouble;
 
 pub mod desk;
+pub mod desktop;
 pub mod disk;
 pub mod inside;
 pub mod lab;

@@ -2,10 +2,11 @@
 //! JSON on every transport. Nothing here decides anything, and nothing here knows how a node works.
 //!
 //! `call`: what can be asked. `view`: the snapshot that everything is drawn from. `build`: builds and their reports.
-//! `words`: every sentence that more than one surface shows.
+//! `tray`: what the tray shows of a snapshot. `words`: every sentence that more than one surface shows.
 
 pub mod build;
 pub mod call;
+pub mod tray;
 pub mod view;
 pub mod words;
 

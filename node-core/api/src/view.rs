@@ -59,6 +59,18 @@ views! {
         pub addresses: Vec<String>,
         /// Only of a simulated node: states that can be raised.
         pub scenes: Vec<String>,
+        /// The last view that somebody asked for outside the window: the button of a notification.
+        #[serde(default)]
+        pub open: Option<OpenRequest>,
+    }
+
+    /// A view that the window shall show.
+    #[derive(Eq)]
+    struct OpenRequest {
+        /// Another one for each request: whoever has seen it does not open it again.
+        pub id: u64,
+        /// As in [`FixAction::View`].
+        pub view: String,
     }
 
     /// This PC.

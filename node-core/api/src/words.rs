@@ -15,3 +15,6 @@ pub fn list(names: &[&str]) -> String {
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }
+
+/// Nobody answers at the node's socket (UX 2.9, P1).
+pub const NOT_RUNNING: &str = "Potluck isn't running in the background.";

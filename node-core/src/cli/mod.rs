@@ -5,15 +5,13 @@ mod manual;
 mod show;
 mod tools;
 
-use std::io::Read;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use potluck_wire::ipc::{self, Reply, Request};
 use serde_json::{Value, json};
 
+use crate::client::{self, Conversation};
 use crate::dirs::Dirs;
 use crate::node;
 
@@ -361,51 +359,20 @@ pub(crate) fn call(request: &Value) -> Result<Value, Failure> {
     Ok(last)
 }
 
-/// Sends everything; a node that is gone is an error here, not the end of this process.
-fn send(stream: &UnixStream, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::net::send(stream, bytes, rustix::net::SendFlags::NOSIGNAL) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
 /// Asks the node and hands over every answer up to the last.
 pub(crate) fn call_each(request: &Value, mut each: impl FnMut(Value)) -> Result<(), Failure> {
-    let path = Dirs::from_env().socket();
-    let owner = std::fs::metadata(&path).map(|m| std::os::unix::fs::MetadataExt::uid(&m));
-    if owner.is_ok_and(|uid| uid != rustix::process::geteuid().as_raw()) {
-        let text = format!("{} belongs to another user; a node answers only its own", path.display());
-        return Err(Failure { exit: 3, text });
-    }
-    let mut stream = UnixStream::connect(&path).map_err(|_| Failure {
-        exit: 3,
-        text: format!("no node runs here ({}); start it with: potluck node", path.display()),
-    })?;
-    let io = |error: std::io::Error| Failure { exit: 1, text: format!("the node ended before it answered: {error}") };
-    send(&stream, &ipc::encode(&Request::Api { json: request.to_string() })).map_err(io)?;
-    loop {
-        let mut head = [0; 4];
-        stream.read_exact(&mut head).map_err(io)?;
-        let len = ipc::frame_len(head).map_err(|e| Failure::from(e.to_string()))?;
-        let mut body = vec![0; len];
-        stream.read_exact(&mut body).map_err(io)?;
-        match ipc::decode::<Reply>(&body).map_err(|e| Failure::from(e.to_string()))? {
-            Reply::Api { json, last } => {
-                let value: Value = serde_json::from_str(&json).map_err(|e| Failure::from(e.to_string()))?;
-                if let Some(error) = value.get("error").and_then(Value::as_str) {
-                    let exit = if error.contains("no team") { 4 } else { 1 };
-                    return Err(Failure { exit, text: error.to_owned() });
-                }
-                each(value);
-                if last {
-                    return Ok(());
-                }
-            }
-            other => return Err(Failure::from(format!("the node answered {other:?}"))),
+    let failure = |trouble: client::Trouble| Failure {
+        exit: if matches!(trouble, client::Trouble::Broken(_)) { 1 } else { 3 },
+        text: trouble.to_string(),
+    };
+    let mut conversation = Conversation::begin(&Dirs::from_env().socket(), &request.to_string()).map_err(failure)?;
+    while let Some(answer) = conversation.next_answer().map_err(failure)? {
+        let value: Value = serde_json::from_str(&answer).map_err(|e| Failure::from(e.to_string()))?;
+        if let Some(error) = value.get("error").and_then(Value::as_str) {
+            let exit = if error.contains("no team") { 4 } else { 1 };
+            return Err(Failure { exit, text: error.to_owned() });
         }
+        each(value);
     }
+    Ok(())
 }

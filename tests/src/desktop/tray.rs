@@ -1,0 +1,171 @@
+//! Whoever shows tray icons, and a person who opens their menus: StatusNotifierWatcher and com.canonical.dbusmenu.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use zbus::blocking::{Connection, Proxy, connection};
+use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
+
+use super::Bus;
+use crate::wait::wait_until;
+use crate::{Context, Outcome};
+
+type Items = Arc<Mutex<Vec<(String, String)>>>;
+
+#[derive(Default)]
+struct Watcher {
+    items: Items,
+}
+
+#[zbus::interface(name = "org.kde.StatusNotifierWatcher")]
+impl Watcher {
+    async fn register_status_notifier_item(
+        &self,
+        service: &str,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> zbus::fdo::Result<()> {
+        let sender = header.sender().map(ToString::to_string).unwrap_or_default();
+        let _ = Self::status_notifier_item_registered(&emitter, &format!("{sender}{service}")).await;
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).push((sender, service.to_owned()));
+        Ok(())
+    }
+
+    fn register_status_notifier_host(&self, _service: &str) {}
+
+    #[zbus(property)]
+    fn is_status_notifier_host_registered(&self) -> bool {
+        true
+    }
+
+    #[zbus(property)]
+    fn protocol_version(&self) -> i32 {
+        0
+    }
+
+    #[zbus(property)]
+    fn registered_status_notifier_items(&self) -> Vec<String> {
+        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        items.iter().map(|(sender, path)| format!("{sender}{path}")).collect()
+    }
+
+    #[zbus(signal)]
+    async fn status_notifier_item_registered(emitter: &SignalEmitter<'_>, item: &str) -> zbus::Result<()>;
+}
+
+/// A panel on a bus.
+pub struct Panel {
+    bus: Connection,
+    items: Items,
+}
+
+/// A tray icon with its menu.
+pub struct TrayItem {
+    item: Proxy<'static>,
+    menu: Proxy<'static>,
+}
+
+/// A line of a menu.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    id: i32,
+    /// What it says.
+    pub label: String,
+    /// It can be chosen.
+    pub enabled: bool,
+    /// It has a check, and is checked.
+    pub checked: Option<bool>,
+    /// Lines of its submenu.
+    pub lines: Vec<Line>,
+}
+
+type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
+
+impl Panel {
+    /// Appears on the bus.
+    pub fn start(bus: &Bus) -> Outcome<Self> {
+        let (watcher, items) = (Watcher::default(), Items::default());
+        let watcher = Watcher { items: Arc::clone(&items), ..watcher };
+        let bus = connection::Builder::address(bus.address.as_str())
+            .and_then(|b| b.serve_at("/StatusNotifierWatcher", watcher))
+            .and_then(|b| b.name("org.kde.StatusNotifierWatcher"))
+            .and_then(connection::Builder::build)
+            .context(|| "becoming the tray's watcher".into())?;
+        Ok(Self { bus, items })
+    }
+
+    /// Waits for the only icon.
+    pub fn item(&self, deadline: Duration) -> Outcome<TrayItem> {
+        let (owner, path) = wait_until("a tray icon", deadline, || {
+            Ok(self.items.lock().unwrap_or_else(PoisonError::into_inner).first().cloned())
+        })?;
+        let said = || "asking the tray icon".to_owned();
+        let item = Proxy::new(&self.bus, owner.clone(), path, "org.kde.StatusNotifierItem").context(said)?;
+        let menu: OwnedObjectPath = item.get_property("Menu").context(said)?;
+        let menu = Proxy::new(&self.bus, owner, menu, "com.canonical.dbusmenu").context(said)?;
+        Ok(TrayItem { item, menu })
+    }
+}
+
+impl TrayItem {
+    /// One of its properties.
+    pub fn property(&self, name: &str) -> Outcome<String> {
+        // Asked anew: icons announce changes by signals that nobody here waits for.
+        let owned: OwnedValue = Proxy::new(
+            self.item.connection(),
+            self.item.destination().to_owned(),
+            self.item.path().to_owned(),
+            "org.freedesktop.DBus.Properties",
+        )
+        .and_then(|p| p.call("Get", &("org.kde.StatusNotifierItem", name)))
+        .context(|| format!("asking for {name}"))?;
+        String::try_from(owned).context(|| format!("{name} is no text"))
+    }
+
+    /// The menu as it is now.
+    pub fn lines(&self) -> Outcome<Vec<Line>> {
+        let said = || "asking for the menu".to_owned();
+        let _: bool = self.menu.call("AboutToShow", &(0i32)).context(said)?;
+        let (_, root): (u32, Layout) = self.menu.call("GetLayout", &(0i32, -1i32, Vec::<&str>::new())).context(said)?;
+        lines(root)
+    }
+
+    /// The line that begins like this, in a submenu as well.
+    pub fn line(&self, begins: &str) -> Outcome<Option<Line>> {
+        let found = |lines: &[Line]| lines.iter().find(|l| l.label.starts_with(begins)).cloned();
+        let lines = self.lines()?;
+        Ok(found(&lines).or_else(|| lines.iter().find_map(|l| found(&l.lines))))
+    }
+
+    /// Waits for a line.
+    pub fn shows(&self, begins: &str, deadline: Duration) -> Outcome<Line> {
+        wait_until(&format!("a menu line {begins:?}"), deadline, || self.line(begins))
+    }
+
+    /// Chooses it.
+    pub fn choose(&self, line: &Line) -> Outcome<()> {
+        self.menu
+            .call("Event", &(line.id, "clicked", Value::from(""), 0u32))
+            .context(|| format!("choosing {:?}", line.label))
+    }
+}
+
+fn lines(layout: Layout) -> Outcome<Vec<Line>> {
+    let said = || "the menu is no menu".to_owned();
+    let mut out = Vec::new();
+    for child in layout.2 {
+        let child = Layout::try_from(child).context(said)?;
+        let text = |name: &str| child.1.get(name).and_then(|v| String::try_from(v.clone()).ok()).unwrap_or_default();
+        let number = |name: &str| child.1.get(name).and_then(|v| i32::try_from(v).ok());
+        let enabled = child.1.get("enabled").and_then(|v| bool::try_from(v).ok()).unwrap_or(true);
+        // A single underscore announces a key.
+        let label = text("label").replace("__", "\u{1}").replace('_', "").replace('\u{1}', "_");
+        let has_check = !text("toggle-type").is_empty();
+        let (id, checked) = (child.0, has_check.then(|| number("toggle-state") == Some(1)));
+        out.push(Line { id, label, enabled, checked, lines: lines(child)? });
+    }
+    Ok(out)
+}
