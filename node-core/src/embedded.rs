@@ -1,7 +1,7 @@
 //! A node inside another program, the tray app: a thread of its own that is told to end, instead of by a signal. Whoever
 //! embeds it speaks to it by its socket, like to any other node.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use crate::node::{self, Options};
 /// A node as the tray app runs it: what a person wants of it is in its settings, and not in arguments.
 pub fn options() -> Options {
     Options {
-        listen: SocketAddr::from(([0, 0, 0, 0], 10555)),
+        // Two people may be at one PC: the second one's node listens elsewhere, and others learn its port.
+        listen: None,
+        discovery: true,
         serve: None,
         local_slots: None,
         local_compiles: None,
@@ -47,11 +49,7 @@ impl Handle {
 }
 
 /// Starts a node and waits until it listens. The error is a sentence for the user.
-pub fn start_embedded(mut options: Options) -> Result<Handle, String> {
-    // Two people may be at one PC: the second one's node listens elsewhere. Teams learn addresses with ports.
-    if TcpListener::bind(options.listen).is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse) {
-        options.listen.set_port(0);
-    }
+pub fn start_embedded(options: Options) -> Result<Handle, String> {
     let (quit, told) = oneshot::channel();
     let (tx, ended) = mpsc::channel();
     let (ready_tx, ready) = mpsc::channel::<SocketAddr>();
