@@ -4,6 +4,7 @@
 mod manual;
 mod show;
 mod tools;
+mod ui;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -57,6 +58,9 @@ enum Command {
         /// Simulate a team instead: nothing is real, and the same SEED shows the same
         #[arg(long, value_name = "SEED")]
         demo: Option<u64>,
+        /// Serve the window at this loopback address from the start [default: at the first potluck ui]
+        #[arg(long, value_name = "ADDR", value_parser = crate::web::loopback)]
+        web: Option<SocketAddr>,
     },
     /// What this node does now
     #[command(visible_alias = "-s")]
@@ -128,6 +132,12 @@ enum Command {
     },
     /// Print the manual page: potluck man | man -l -
     Man,
+    /// Open the window in the browser
+    Ui {
+        /// Only print its address; it is good once, for a minute
+        #[arg(long)]
+        print: bool,
+    },
     /// This version
     Version,
 }
@@ -247,11 +257,12 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             quota,
             headless: _,
             demo,
+            web,
         } => {
             // A connection that ends is no reason for a node to end.
             end_on_closed_pipe(false);
             if let Some(seed) = demo {
-                crate::demo::run(seed)?;
+                crate::demo::run(seed, web)?;
                 return Ok(ExitCode::SUCCESS);
             }
             let quota_bytes = quota << 20;
@@ -265,6 +276,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
                 name,
                 no_fuse,
                 quota_bytes,
+                web,
             })?;
         }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
@@ -317,6 +329,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Peers { command: Peers::List { json } } => show::peers(&call(&json!({"call": "status"}))?, json),
         Command::Completions { shell } => manual::completions(shell, Arguments::command()),
         Command::Man => manual::page(Arguments::command()).map_err(|e| Failure::from(e.to_string()))?,
+        Command::Ui { print } => ui::run(print)?,
         Command::Version => println!("potluck {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ mod finish;
 pub(crate) mod network;
 mod peers;
 mod serve;
+mod snapshot;
 mod submit;
 mod understood;
 mod view;
@@ -183,6 +184,9 @@ pub struct Core {
     pub(crate) served: VecDeque<Served>,
     pub(crate) served_jobs: u64,
     pub(crate) watchers: Vec<view::Watcher>,
+    /// Whoever watches everything.
+    pub(crate) watch: crate::watch::Watch,
+    pub(crate) web: crate::web::Web,
     pub(crate) addresses: Vec<String>,
     pub(crate) dial: Dials,
     pub(crate) network: network::Network,
@@ -228,9 +232,7 @@ impl Core {
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
             network: network::Network::new(settings.discovery, remembered),
-            settings,
             membership,
-            events,
             runtime: tokio::runtime::Handle::current(),
             started: Instant::now(),
             tree: Tree::new(),
@@ -248,12 +250,16 @@ impl Core {
             served: VecDeque::new(),
             served_jobs: 0,
             watchers: Vec::new(),
+            watch: crate::watch::Watch::default(),
+            web: crate::web::Web::new(events.clone(), &settings.dirs.state),
             addresses,
             dial,
             waiting_tools: HashMap::new(),
             predictions: HashMap::new(),
             actions: Vec::new(),
             quit: false,
+            settings,
+            events,
         };
         let slots = if core.settings.not_serving.is_none() { core.settings.serve.unwrap_or(0) } else { 0 };
         core.work(place::WorkerEvent::Slots(slots));
@@ -271,7 +277,8 @@ impl Core {
         let idle = Duration::from_secs(1);
         loop {
             let wake =
-                [self.submitter.next_wake(), self.worker.next_wake(), self.links_due()].into_iter().flatten().min();
+                [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake(), self.links_due()];
+            let wake = wake.into_iter().flatten().min();
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
             alarm.set(wait);
             tokio::select! {
@@ -301,6 +308,7 @@ impl Core {
             if asked {
                 taken.all();
             }
+            self.tell_watching(last > 0);
             if self.quit {
                 return;
             }
