@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use potluck_tests::lab::{PROGRAMS, base_dir, built_programs};
 use potluck_tests::node::Node;
@@ -174,23 +174,27 @@ impl Office {
         self.switch.run(&format!("ip link set p{pc} {command}")).map(drop)
     }
 
-    /// Starts all nodes that do not run, at the same time, and waits until all are ready.
-    pub fn start(&mut self) -> Outcome<()> {
+    /// Starts all nodes that do not run, at the same time, and waits until all are ready. When the last of them was: the
+    /// sandbox's self-test, at the lowest priority, takes as long as other programs let it.
+    pub fn start(&mut self) -> Outcome<Instant> {
         let mut waiting = Vec::new();
         for (index, pc) in self.pcs.iter_mut().enumerate() {
             if pc.running.is_none() {
                 waiting.push((index, pc.spawn()?));
             }
         }
+        let mut last = Instant::now();
         for (index, lines) in waiting {
             let line = lines.recv_timeout(READY_WITHIN);
             let said = fs::read_to_string(self.pcs[index].dir.join("err")).unwrap_or_default();
-            line.map_err(|_| Trouble::new(format!("{} is not ready: {said}", self.pcs[index].node.name)))?;
+            let ready =
+                line.map_err(|_| Trouble::new(format!("{} is not ready: {said}", self.pcs[index].node.name)))?;
+            last = last.max(ready);
         }
         for pc in &mut self.pcs {
             pc.connect()?;
         }
-        Ok(())
+        Ok(last)
     }
 
     /// The first founds a team and takes the others in.
@@ -271,7 +275,7 @@ impl Pc {
         user.map(String::from).to_vec()
     }
 
-    fn spawn(&mut self) -> Outcome<std::sync::mpsc::Receiver<()>> {
+    fn spawn(&mut self) -> Outcome<std::sync::mpsc::Receiver<Instant>> {
         let mut args = self.space.enter();
         args.extend(self.as_person());
         args.push(self.node.programs.join("potluck").to_string_lossy().into_owned());
@@ -293,7 +297,7 @@ impl Pc {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if line.starts_with("potluck node ready") {
-                    let _ = ready.send(());
+                    let _ = ready.send(Instant::now());
                 }
             }
         });
