@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help install-deps build demo test check identity bench faults attacks clean-root clean-lab
+.PHONY: help install-deps build demo test check identity bench faults attacks peers clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
@@ -14,6 +14,7 @@ help:
 	@echo 'make bench     what a submitter pays for each compile'
 	@echo 'make faults    kills, stops, cut cables, full disks, bad input'
 	@echo 'make attacks   jobs and peers that try to break out'
+	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
 	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
 	@echo 'make build     the programs, in $(LAB)'
 
@@ -49,6 +50,9 @@ faults: install-deps build
 
 attacks: install-deps build
 	$(LAB)/attacks
+
+peers: install-deps build
+	$(LAB)/peers
 
 # ARGS: other commands than the two, each in quotes.
 clean-root:

@@ -322,9 +322,11 @@ impl Finder {
         match event {
             ServiceEvent::ServiceResolved(service) => self.resolved(&service),
             ServiceEvent::ServiceRemoved(_, name) => {
-                let Some(gone) = self.hints.gone(&name) else { return false };
-                let left = self.view.team.is_some_and(|t| !self.hints.nodes(TeamTag::of(t)).contains(&gone.node));
-                if left && let Some(node) = member(&self.view, gone.node) {
+                let Some((gone, is_last)) = self.hints.gone(&name) else { return false };
+                if is_last
+                    && self.view.team.is_some_and(|team| TeamTag::of(team) == gone.team)
+                    && let Some(node) = member(&self.view, gone.node)
+                {
                     self.tell(News::Gone(node));
                 }
                 true

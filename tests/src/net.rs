@@ -27,19 +27,7 @@ pub struct Hub {
 impl Hub {
     /// Makes the namespace, the bridge and the submitter's address.
     pub fn new() -> Outcome<Self> {
-        let mut holder = Command::new(inside::program()?)
-            .arg("hold")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context(|| "starting the holder of the network namespace".into())?;
-        let stdout = holder.stdout.take().expect("stdout is a pipe");
-        let hub = Self { holder };
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        if line.trim() != "ready" {
-            return Err(Trouble::new("the network namespace could not be made"));
-        }
+        let hub = Self { holder: hold()? };
         hub.ip("link set lo up")?;
         hub.ip("link add lab type bridge")?;
         hub.ip(&format!("addr add {SUBMITTER_ADDRESS}/24 dev lab"))?;
@@ -69,14 +57,14 @@ impl Hub {
 
     /// Runs `work` on a thread in this network. Threads that it starts are in it too.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
-        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
-        let entered = || {
-            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
-                .context(|| "entering the Lab's network (needs root)".into())?;
-            work()
-        };
-        std::thread::scope(|scope| scope.spawn(entered).join().expect("it does not panic"))
+        inside_of(self.holder.id(), work)
+    }
+
+    /// Somebody else's PC in this network, with a cable of its own.
+    pub fn outsider(&self, index: usize) -> Outcome<Outsider> {
+        let outsider = Outsider(hold()?);
+        self.plug(index, outsider.0.id())?;
+        Ok(outsider)
     }
 
     /// A command line prefix that enters this network, as whoever the harness is.
@@ -94,6 +82,53 @@ impl Drop for Hub {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
+}
+
+/// A PC that belongs to nobody in the team; it ends with the process that holds it.
+#[derive(Debug)]
+pub struct Outsider(Child);
+
+impl Outsider {
+    /// Runs `work` on a thread in its network. Threads that it starts are in it too.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+        inside_of(self.0.id(), work)
+    }
+}
+
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process that holds a network namespace of its own.
+fn hold() -> Outcome<Child> {
+    let mut holder = Command::new(inside::program()?)
+        .arg("hold")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context(|| "starting the holder of the network namespace".into())?;
+    let stdout = holder.stdout.take().expect("stdout is a pipe");
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    if line.trim() == "ready" {
+        return Ok(holder);
+    }
+    let _ = holder.wait();
+    Err(Trouble::new("the network namespace could not be made"))
+}
+
+fn inside_of<T: Send>(pid: u32, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    let entered = || {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+            .context(|| "entering a network (needs root)".into())?;
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(entered).join().expect("it does not panic"))
 }
 
 fn ip_in(pid: u32, args: &str) -> Outcome<()> {

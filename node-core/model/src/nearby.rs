@@ -174,9 +174,12 @@ impl Hints {
         true
     }
 
-    /// A node said goodbye, or was not heard of for long. Its announcement, if it was known.
-    pub fn gone(&mut self, instance: &str) -> Option<Announcement> {
-        self.entries.remove(instance).map(|(_, announcement)| announcement)
+    /// An announcement was taken back, or not heard of for long. It, if it was known, and whether it was the last word of
+    /// its node: what a node said before a crash is not taken back for two minutes, and means nothing beside a later one.
+    pub fn gone(&mut self, instance: &str) -> Option<(Announcement, bool)> {
+        let (seq, gone) = self.entries.remove(instance)?;
+        let is_last = !self.entries.values().any(|(s, e)| e.node == gone.node && e.team == gone.team && *s > seq);
+        Some((gone, is_last))
     }
 
     /// Nothing that was heard holds any more: another network.

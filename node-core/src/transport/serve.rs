@@ -37,6 +37,8 @@ const JOIN_WAIT_MAX: Duration = Duration::from_secs(3);
 const JOINS_MAX: usize = 8;
 /// Addresses that are remembered for the limits above.
 const ADDRESSES_MAX: usize = 1024;
+/// Refused strangers are told of this often, with their number: whoever tries for ever does not fill a disk.
+const REFUSED_LOGGED_EVERY: Duration = Duration::from_secs(30);
 /// Pause after the system refuses to accept (no descriptors left), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -51,6 +53,7 @@ struct Gate {
     by_peer: Counts<NodeId>,
     failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
     next_join: Mutex<HashMap<IpAddr, Instant>>,
+    refused: Mutex<(Option<Instant>, u64)>,
 }
 
 /// Accepts on `listener` until the returned receiver is dropped. Each received stream belongs to a member.
@@ -69,6 +72,7 @@ pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc:
         by_peer: Counts::default(),
         failures: Mutex::default(),
         next_join: Mutex::default(),
+        refused: Mutex::default(),
     });
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(accept_all(gate, listener, sender));
@@ -92,6 +96,7 @@ async fn accept_all(gate: Arc<Gate>, listener: TcpListener, sender: mpsc::Sender
         };
         let address = network_of(remote.ip());
         if gate.has_failed_too_often(address) {
+            gate.log_refusal(address);
             continue;
         }
         let (Ok(permit), Some(of_address)) = (
@@ -111,7 +116,10 @@ async fn accept_all(gate: Arc<Gate>, listener: TcpListener, sender: mpsc::Sender
                     let _ = sender.send(stream).await;
                 }
                 Ok(None) => {}
-                Err(_) => gate.note_failure(address),
+                Err(_) => {
+                    gate.note_failure(address);
+                    gate.log_refusal(address);
+                }
             }
         });
     }
@@ -155,6 +163,20 @@ impl Gate {
     fn has_failed_too_often(&self, address: IpAddr) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.get(&address).is_some_and(|(since, count)| *count >= FAILURES_MAX && since.elapsed() < FAILURE_WINDOW)
+    }
+
+    /// One line for many refusals.
+    fn log_refusal(&self, address: IpAddr) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.1 += 1;
+        if refused.0.is_none_or(|at| at.elapsed() >= REFUSED_LOGGED_EVERY) {
+            let before = if refused.0.is_some() { " since the last such line" } else { "" };
+            crate::log::warn(&format!(
+                "a connection from {address} was refused: it is of no member of this team ({} refused{before})",
+                refused.1
+            ));
+            *refused = (Some(Instant::now()), 0);
+        }
     }
 
     fn note_failure(&self, address: IpAddr) {

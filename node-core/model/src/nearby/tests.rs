@@ -71,6 +71,17 @@ fn only_members_of_the_own_team_are_dialled() {
 }
 
 #[test]
+fn a_goodbye_counts_although_an_earlier_start_was_never_taken_back() {
+    let mut hints = Hints::default();
+    hints.announced(said("before the crash", 1, 7, ""), |_| true);
+    hints.announced(said("after it", 1, 7, ""), |_| true);
+    assert_eq!(hints.gone("after it").map(|(_, is_last)| is_last), Some(true));
+    hints.announced(said("again", 1, 7, ""), |_| true);
+    assert_eq!(hints.gone("before the crash").map(|(_, is_last)| is_last), Some(false));
+    assert_eq!(hints.gone("before the crash"), None);
+}
+
+#[test]
 fn a_flood_of_inventions_keeps_no_member_out_and_takes_bounded_room() {
     let mut hints = Hints::default();
     let is_member = |p: NodePrefix| p.0 < 100;

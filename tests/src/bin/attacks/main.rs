@@ -4,6 +4,7 @@
 mod archive;
 mod board;
 mod compiler;
+mod stranger;
 mod submitter;
 mod worker;
 
@@ -14,7 +15,8 @@ use potluck_tests::{Lab, Outcome, Plan, Trouble};
 use board::Board;
 
 /// Cases that a whole run covers.
-const CASES: &[&str] = &["9", "10", "11", "12", "13", "14", "15", "26", "27", "28", "29", "30", "31", "32", "33"];
+const CASES: &[&str] =
+    &["1", "5", "9", "10", "11", "12", "13", "14", "15", "26", "27", "28", "29", "30", "31", "32", "33"];
 
 /// Runs attacks on a worker and on a submitter.
 #[derive(Parser)]
@@ -27,6 +29,9 @@ struct Args {
 fn main() {
     let args = Args::parse();
     let mut board = Board::new(&args.only);
+    if let Err(e) = by_strangers(&mut board) {
+        board.failed(e.to_string());
+    }
     if let Err(e) = on_a_worker(&mut board) {
         board.failed(e.to_string());
     }
@@ -34,6 +39,14 @@ fn main() {
         board.failed(e.to_string());
     }
     std::process::exit(board.close(CASES));
+}
+
+/// A pair that builds, and somebody else in its network.
+fn by_strangers(board: &mut Board) -> Outcome<()> {
+    if !stranger::ATTACKS.iter().any(|(case, name)| board.wants(case, name)) {
+        return Ok(());
+    }
+    stranger::attacks(board)
 }
 
 /// A worker, its honest submitter, and a second submitter that is not.
