@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help install-deps build demo test check identity bench faults attacks peers clean-root clean-lab
+.PHONY: help install-deps build package demo test check identity bench faults attacks peers clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
@@ -17,6 +17,7 @@ help:
 	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
 	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
 	@echo 'make build     the programs, in $(LAB)'
+	@echo 'make package   Debian packages, installed, used and removed in a clean Debian root (the check needs root)'
 
 install-deps:
 	@installers/deps.sh
@@ -24,6 +25,15 @@ install-deps:
 build:
 	@installers/deps.sh build
 	$(CARGO) build --release --locked
+
+# The tray app needs GTK, and the page that it shows needs node: where they are not to be had, ARGS='--only node'.
+TRAY = $(and $(wildcard src-tauri/Cargo.toml),$(if $(filter node,$(ARGS)),,yes))
+package: build
+	@installers/deps.sh package
+	$(if $(TRAY),cd ui && npm ci --silent && npm run --silent build)
+	$(if $(TRAY),$(CARGO) build --release --locked -p potluck-tray)
+	@installers/package.sh $(or $(ARGS),$(if $(TRAY),,--only node))
+	@installers/check-package.sh
 
 demo: install-deps build
 	@$(LAB)/demo

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs what building, testing and the demo need from the system, and nothing that is already there.
-# Quiet when nothing is missing. `deps.sh build` leaves out what only tests and the demo use.
+# Quiet when nothing is missing.
+#
+#   deps.sh [build|tests|package]...    default: build tests
 set -eu
 
 # program or file that must exist : Debian package that has it
@@ -8,10 +10,25 @@ build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
 tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
     dpkg-source:dpkg-dev patch:patch xz:xz-utils dbus-daemon:dbus /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
     /etc/ssl/certs/ca-certificates.crt:ca-certificates'
-[ "${1:-all}" = build ] && tests=
+package='dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev strip:binutils'
+[ $# -gt 0 ] || set -- build tests
+
+wanted=
+for word in "$@"; do
+    case $word in
+    build) wanted="$wanted $build" ;;
+    tests) wanted="$wanted $tests" ;;
+    package) wanted="$wanted $package" ;;
+    *)
+        echo "error: $word: nothing is known of that" >&2
+        echo "hint: build, tests or package" >&2
+        exit 2
+        ;;
+    esac
+done
 
 missing=
-for pair in $build $tests; do
+for pair in $wanted; do
     thing=${pair%%:*} package=${pair#*:}
     case $thing in
     /*) [ -e "$thing" ] && continue ;;

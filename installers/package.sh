@@ -157,6 +157,15 @@ node_package() {
     done
     put 644 installers/debian/potluck.service usr/lib/systemd/user/potluck.service
     put 644 installers/debian/apparmor usr/share/potluck/apparmor/potluck-runner
+    # The page that a node shows in a browser; the tray app has its own in its program.
+    if [ -e ui/dist/index.html ]; then
+        (cd ui/dist && find . -type f -printf '%P\n' | sort) >"$work/ui"
+        while read -r file; do
+            put 644 "ui/dist/$file" "usr/share/potluck/ui/$file"
+        done <"$work/ui"
+    else
+        echo "note: no ui/dist, so that potluck-node comes without the window for browsers (npm ci && npm run build, in ui)" >&2
+    fi
     put 644 installers/debian/overrides.node usr/share/lintian/overrides/potluck-node
     documents potluck-node "-p potluck-node -p potluck-runner -p potluck-wrapper"
     for script in postinst prerm postrm; do
@@ -184,7 +193,6 @@ desktop_package() {
     root=$work/desktop programs=
     need "$built/potluck-tray" "build the tray app (cargo build --release -p potluck-tray), or make the other package alone: $0 --only node"
     need icons/app/256.png "icons/render.sh makes the icons"
-    need ui/dist/index.html "build the window first: npm ci && npm run build, in ui"
     program "$built/potluck-tray" usr/bin/potluck-tray
     put 644 installers/debian/potluck.desktop usr/share/applications/potluck.desktop
     for icon in icons/app/*.png; do
@@ -194,9 +202,6 @@ desktop_package() {
     put 644 icons/potluck.svg usr/share/icons/hicolor/scalable/apps/potluck.svg
     for icon in icons/symbolic/*.svg; do
         [ ! -e "$icon" ] || put 644 "$icon" "usr/share/icons/hicolor/symbolic/apps/$(basename "$icon")"
-    done
-    for file in $(cd ui/dist && find . -type f -printf '%P\n' | sort); do
-        put 644 "ui/dist/$file" "usr/share/potluck/ui/$file"
     done
     put 644 installers/debian/overrides.desktop usr/share/lintian/overrides/potluck
     echo '.so man1/potluck.1' | compressed usr/share/man/man1/potluck-tray.1.gz

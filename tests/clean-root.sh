@@ -11,39 +11,17 @@ set -eu
 suite=${SUITE:-bookworm}
 root=${CLEAN_ROOT:-/var/tmp/potluck-clean-root}
 
-fail() {
-    echo "error: $1" >&2
-    echo "hint: $2" >&2
-    exit 1
-}
+. "$(dirname "$0")/root.sh"
 
 # What follows runs in the new namespaces and ends in the new root.
 if [ "${1:-}" = --inside ]; then
     root=$2 rust=$3
     shift 3
-    mount --make-rprivate /
-    mount --bind "$root" "$root"
-    cd "$root"
-    mount -t proc proc proc
-    mount -t sysfs -o ro sysfs sys
-    mount -t tmpfs -o mode=755 dev dev
-    mkdir dev/pts dev/shm opt/rust
-    for device in null zero full random urandom tty fuse; do
-        [ -e "/dev/$device" ] || continue
-        : >"dev/$device"
-        mount --bind "/dev/$device" "dev/$device"
-    done
-    mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts dev/pts
-    ln -s pts/ptmx dev/ptmx
-    ln -s /proc/self/fd dev/fd
-    mount -t tmpfs -o mode=1777 shm dev/shm
+    mount_root "$root"
+    mkdir opt/rust
     mount --bind "$rust" opt/rust
     mount -o remount,bind,ro opt/rust
-    mkdir old
-    pivot_root . old
-    umount -l /old
-    rmdir /old
-    cd /root
+    pivot_into_root
     git -c advice.detachedHead=false clone -q potluck.bundle potluck
     cd potluck
     for command in "$@"; do
@@ -61,42 +39,19 @@ fi
 [ $# -gt 0 ] || set -- 'make demo' 'make test'
 cd "$(dirname "$0")/.."
 rust=$(rustc --print sysroot) || fail "no Rust toolchain on this machine" "install it as https://rustup.rs describes"
-if ! command -v debootstrap >/dev/null 2>&1; then
-    echo "installing: debootstrap" >&2
-    apt-get -q update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends debootstrap >/dev/null ||
-        fail "debootstrap is missing and could not be installed" "install the package debootstrap"
-fi
-
-# The archives that this machine uses for that suite; nothing else of its packages is known inside.
-archives=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-    grep "^deb [^ ]* $suite" | sort -u)
-mirror=$(printf '%s\n' "$archives" | awk -v s="$suite" '$3 == s && $4 == "main" { print $2; exit }')
-[ -n "$mirror" ] || fail "this machine's apt knows no archive for $suite" "add one to /etc/apt/sources.list, or name another SUITE"
-
 [ ! -e "$root" ] || [ -e "$root.ours" ] || fail "$root exists and was not made by this" "name another place with CLEAN_ROOT"
 : >"$root.ours"
 rm -rf --one-file-system "$root"
 [ -n "${KEEP:-}" ] || trap 'rm -rf --one-file-system "$root" "$root.ours" "$root.log"' EXIT
 echo "clean root: debootstrap $suite"
-debootstrap --variant=minbase --include=git,make "$suite" "$root" "$mirror" >"$root.log" 2>&1 || {
-    tail -n 20 "$root.log" >&2
-    fail "debootstrap could not make $root" "see $root.log (run again with KEEP=1)"
-}
-
-# How this machine reaches the network: archives, proxies, names, certificates, cargo's settings. No passwords.
-printf '%s\n' "$archives" >"$root/etc/apt/sources.list"
-apt-config dump | grep '^Acquire::' >"$root/etc/apt/apt.conf.d/90machine" || :
-cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-for certificates in /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca-certificates; do
-    [ -e "$certificates" ] || continue
-    mkdir -p "$root$(dirname "$certificates")"
-    cp -RL "$certificates" "$root$(dirname "$certificates")/"
-done
+make_root "$suite" "$root" git,make "$root.log"
+connect_root "$root"
+# Cargo's settings as well.
 mkdir -p "$root/root/.cargo"
 for settings in config.toml config; do
     [ ! -f "${CARGO_HOME:-$HOME/.cargo}/$settings" ] || cp "${CARGO_HOME:-$HOME/.cargo}/$settings" "$root/root/.cargo/"
 done
-network=$(env | grep -E -o '^(https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|all_proxy|ALL_PROXY|SSL_CERT_FILE|CARGO_(HTTP|NET)_[A-Z_]+)=' | tr -d =) || :
+network=$(network_variables)
 git bundle create -q "$root/root/potluck.bundle" HEAD
 
 set -- sh "$PWD/tests/clean-root.sh" --inside "$root" "$rust" "$@"
