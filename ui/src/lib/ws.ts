@@ -133,7 +133,9 @@ export class WsClient implements Client {
 
   stream<T>(call: Call, onValue: (value: T) => void, onEnd: End): () => void {
     const id = this.send(call, { value: (v) => onValue(v as T), end: onEnd });
-    return () => void this.waiting.delete(id);
+    return () => {
+      if (this.waiting.delete(id) && this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ id, cancel: true }));
+    };
   }
 
   onOpen(): void {
