@@ -1,0 +1,65 @@
+// npm run screenshots [-- FOLDER]: every view in light and dark, for whoever wants to look at them.
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { chromium } from '@playwright/test';
+import { ask, go, raise, snapshot, views } from './e2e/fixtures.mjs';
+import { startNode, UI } from './e2e/node.mjs';
+
+const folder = resolve(process.argv[2] ?? join(UI, 'screenshots'));
+mkdirSync(folder, { recursive: true });
+const node = await startNode();
+const browser = await chromium.launch({ executablePath: process.env.POTLUCK_CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+let shots = 0;
+
+async function shoot(page, name) {
+  await page.screenshot({ path: join(folder, name + '.png'), fullPage: true });
+  shots += 1;
+}
+
+try {
+  for (const theme of ['light', 'dark']) {
+    for (const [size, viewport] of [['', { width: 1100, height: 720 }], ['narrow-', { width: 360, height: 720 }]]) {
+      const context = await browser.newContext({ colorScheme: theme, viewport, reducedMotion: 'reduce' });
+      const page = await context.newPage();
+      await page.goto(await node.url());
+      await page.waitForFunction(() => document.querySelector('h1') && sessionStorage.getItem('potluck.session'));
+      await raise(page, 'developer', 'building', 'asking', 'N2', 'V1');
+      const at = (name) => `${theme}-${size}${name}`;
+      for (const view of await views(page)) {
+        await go(page, view);
+        await shoot(page, at(view.replace(/^(builds|machines)\/[^/]+/, (_, v) => (v === 'builds' ? 'report' : 'machine')).replaceAll('/', '-')));
+      }
+      await go(page, 'settings/team');
+      await page.getByRole('button', { name: 'Make an invitation' }).click();
+      await page.getByRole('img', { name: /QR/ }).waitFor();
+      await shoot(page, at('settings-team-invitation'));
+      await raise(page, 'donor', 'helping');
+      for (const view of ['overview', 'settings/sharing', 'help']) {
+        await go(page, view);
+        await shoot(page, at('donor-' + view.replaceAll('/', '-')));
+      }
+      await raise(page, 'empty');
+      await go(page, 'welcome');
+      await shoot(page, at('welcome-1-role'));
+      await page.getByTestId('role-developer').click();
+      await page.getByRole('button', { name: 'Join Kernel lab' }).waitFor();
+      await shoot(page, at('welcome-2-team'));
+      await page.getByRole('button', { name: 'Join Kernel lab' }).click();
+      await page.getByTestId('match').waitFor();
+      await shoot(page, at('welcome-3-pictures'));
+      await page.getByTestId('match').click();
+      await page.getByRole('switch').waitFor();
+      await page.getByRole('switch').click();
+      await shoot(page, at('welcome-4-share'));
+      for (const [i, step] of ['build', 'done'].entries()) {
+        await go(page, `welcome/${step}`);
+        await shoot(page, at(`welcome-${5 + i}-${step}`));
+      }
+      await context.close();
+    }
+  }
+  console.log(`${shots} pictures in ${folder}`);
+} finally {
+  await browser.close();
+  await node.end();
+}
