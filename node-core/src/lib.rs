@@ -24,6 +24,7 @@ pub mod proof;
 pub mod roots;
 pub mod sandbox;
 pub mod settings;
+pub mod sharing;
 pub mod store;
 pub mod toolchain;
 pub mod transport;

@@ -21,7 +21,7 @@ use crate::transport::link;
 pub struct Options {
     /// Address and port for peers.
     pub listen: SocketAddr,
-    /// Slots for others.
+    /// Exactly so many slots for others, whatever the settings say; 0: none. None: the settings hold.
     pub serve: Option<u32>,
     /// Local slots; None: the number of cores.
     pub local_slots: Option<u32>,
@@ -51,40 +51,16 @@ pub fn run(options: Options) -> Result<(), String> {
         }
         Err(error) => return Err(format!("{}: {error}", dirs.state.join("node.log").display())),
     }
-    // A program that runs as root would give a job that escapes everything; it may still submit.
-    let (not_serving, report) = match options.serve {
-        None | Some(0) => (None, String::new()),
-        Some(_) if rustix::process::getuid().is_root() => (
-            Some(
-                "a node that runs as root does not run other people's programs; start it as an ordinary user"
-                    .to_owned(),
-            ),
-            String::new(),
-        ),
-        Some(_) => match crate::sandbox::self_test() {
-            Ok(report) => (None, report),
-            Err(why) => (Some(why), String::new()),
-        },
-    };
-    if let Some(why) = &not_serving {
-        eprintln!("potluck: not serving: {why}");
-        crate::log::warn(&format!("not serving: {why}"));
-    }
     // One thread for everything that waits; disks and compilers have their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(start(options, dirs, not_serving, report))
+    runtime.block_on(start(options, dirs))
 }
 
-async fn start(
-    options: Options,
-    dirs: Dirs,
-    not_serving: Option<String>,
-    sandbox_report: String,
-) -> Result<(), String> {
+async fn start(options: Options, dirs: Dirs) -> Result<(), String> {
     let identity = Arc::new(Identity::load_or_create(&dirs.state).map_err(|e| e.to_string())?);
     let membership = Arc::new(Membership::open(identity, &dirs.state).map_err(|e| e.to_string())?);
     let socket_path = dirs.socket();
@@ -97,9 +73,6 @@ async fn start(
     let local_slots = options.local_slots.unwrap_or(cores).max(1);
     let settings = Settings {
         name: options.name.unwrap_or_else(host_name),
-        serve: options.serve,
-        not_serving,
-        sandbox_report,
         local_slots,
         local_compiles: options.local_compiles.unwrap_or(local_slots),
         allow_fuse: !options.no_fuse,
@@ -108,6 +81,8 @@ async fn start(
         dirs: dirs.clone(),
     };
     let (events_tx, events_rx) = mpsc::unbounded_channel();
+    let sharing =
+        crate::sharing::start(&dirs, options.serve, events_tx.clone()).map_err(|e| format!("sharing: {e}"))?;
     let (dial_tx, dial_rx) = mpsc::unbounded_channel::<String>();
     tokio::spawn(crate::ipc::serve(socket, events_tx.clone()));
     let mut accepted = link::listen(Arc::clone(&membership), listener).map_err(|e| format!("TLS: {e}"))?;
@@ -148,7 +123,7 @@ async fn start(
                 tokio::task::spawn_blocking(move || crate::masquerade::refresh(&path_env, &masquerade, &wrapper)).await;
         }
     });
-    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
+    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses, sharing);
     tokio::spawn(dialler(dial_rx, membership, events_tx.clone(), core.linked(), listen));
     let mut term =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|e| e.to_string())?;

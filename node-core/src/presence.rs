@@ -15,6 +15,11 @@ pub trait Sensor: Send {
     /// Its name for people.
     fn name(&self) -> &'static str;
 
+    /// Whether it sees each key: what only knows "not idle" says an age of zero.
+    fn sees_keys(&self) -> bool {
+        false
+    }
+
     /// What it sees at `now` ([`boot_time`]); None: it does not work here, or not now.
     fn look(&mut self, now: Duration) -> Option<Presence>;
 }
@@ -29,21 +34,21 @@ pub fn boot_time() -> Duration {
 /// whoever saw it. Returns also who it was; nobody means that somebody may be there.
 pub fn look(sensors: &mut [Box<dyn Sensor>], now: Duration) -> (Presence, Option<&'static str>) {
     let mut all = Presence::default();
-    let mut source = None;
+    let (mut source, mut key_age) = (None, None);
     for sensor in sensors {
         let Some(seen) = sensor.look(now) else { continue };
         if source.is_none() && (seen.input_age.is_some() || seen.locked_for.is_some()) {
             source = Some(sensor.name());
         }
+        if sensor.sees_keys() {
+            key_age = key_age.or(seen.input_age);
+        }
         all.input_age = all.input_age.or(seen.input_age);
         all.locked_for = all.locked_for.max(seen.locked_for);
     }
-    // Input behind a lock: somebody types the password.
-    if let (Some(locked), Some(age)) = (all.locked_for, all.input_age)
-        && age < locked
-        && age < Duration::from_secs(1)
-    {
-        all.locked_for = None;
+    // Keys behind a lock: somebody types the password. The lock counts from the last of them.
+    if let (Some(locked), Some(age)) = (all.locked_for, key_age) {
+        all.locked_for = Some(locked.min(age));
     }
     (all, source)
 }
@@ -57,6 +62,10 @@ mod tests {
     impl Sensor for Sees {
         fn name(&self) -> &'static str {
             self.0
+        }
+
+        fn sees_keys(&self) -> bool {
+            self.0 == "X11"
         }
 
         fn look(&mut self, _: Duration) -> Option<Presence> {
@@ -86,5 +95,14 @@ mod tests {
         assert_eq!((Some(all), source), (seen(Some(30), Some(9)), Some("X11")));
         let (all, source) = together(vec![Sees("X11", None), Sees("logind", seen(Some(0), None))]);
         assert_eq!((Some(all), source), (seen(Some(0), None), Some("logind")));
+    }
+
+    #[test]
+    fn keys_behind_a_lock_begin_its_time_anew() {
+        let (all, _) = together(vec![Sees("X11", seen(Some(2), None)), Sees("logind", seen(Some(0), Some(900)))]);
+        assert_eq!(Some(all), seen(Some(2), Some(2)));
+        // Who knows only "not idle" says nothing about keys.
+        let (all, _) = together(vec![Sees("logind", seen(Some(0), Some(900)))]);
+        assert_eq!(Some(all), seen(Some(0), Some(900)));
     }
 }

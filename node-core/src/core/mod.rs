@@ -3,13 +3,14 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `finish`: results, faults, outputs. `view`: what is shown of all that.
+//! `sharing`: slots given and taken back. `finish`: results, faults, outputs. `view`: what is shown of all that.
 
 mod arrivals;
 mod compilers;
 mod finish;
 mod peers;
 mod serve;
+mod sharing;
 mod submit;
 mod understood;
 mod view;
@@ -42,12 +43,6 @@ pub struct Settings {
     pub dirs: Dirs,
     /// Name shown to others.
     pub name: String,
-    /// Slots given to others; None: does not serve.
-    pub serve: Option<u32>,
-    /// Why it does not serve although it was told to: the sandbox's sentence.
-    pub not_serving: Option<String>,
-    /// The sandbox's self-test, line by line.
-    pub sandbox_report: String,
     /// Compiles that run here at a time.
     pub local_slots: u32,
     /// Compiles that could travel and may run here all the same; 0 keeps them off this PC.
@@ -89,6 +84,8 @@ pub enum Event {
     Dialing(NodeId),
     /// A guest did something.
     Guest(GuestEvent),
+    /// The share policy decided anew.
+    Share(Box<crate::sharing::Update>),
     /// A compiler was found, packed or asked.
     Compiler(compilers::Found),
     /// `-M` ran for a job.
@@ -166,6 +163,7 @@ pub struct Core {
     pub(crate) linked: watch::Sender<HashSet<NodeId>>,
     pub(crate) probes: HashMap<JobId, peers::ProbeRun>,
     pub(crate) guests: serve::Guests,
+    pub(crate) sharing: sharing::Sharing,
     pub(crate) totals: Totals,
     /// Members only, so there are not many.
     pub(crate) marks: HashMap<NodeId, Marks>,
@@ -195,6 +193,7 @@ impl Core {
         events: mpsc::UnboundedSender<Event>,
         dial: mpsc::UnboundedSender<String>,
         addresses: Vec<String>,
+        sharing: (crate::sharing::Shared, crate::sharing::Handle),
     ) -> Self {
         let me = membership.identity().id();
         let config = place::Config {
@@ -215,6 +214,7 @@ impl Core {
             submitter: place::Submitter::new(me, config),
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
+            sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
             settings,
             membership,
             events,
@@ -242,7 +242,7 @@ impl Core {
             actions: Vec::new(),
             quit: false,
         };
-        let slots = if core.settings.not_serving.is_none() { core.settings.serve.unwrap_or(0) } else { 0 };
+        let slots = core.sharing.shared.decision.slots;
         core.work(place::WorkerEvent::Slots(slots));
         core
     }
@@ -283,6 +283,7 @@ impl Core {
             }
             self.place(place::Event::Tick);
             self.work(place::WorkerEvent::Tick);
+            self.tell_sharing();
             if asked {
                 taken.all();
             }
@@ -310,12 +311,14 @@ impl Core {
             Event::Chunk(peer, link, chunk) => self.chunk(peer, link, chunk),
             Event::Dialing(peer) => self.place(place::Event::PeerExpected { peer }),
             Event::Guest(event) => self.guest_event(event),
+            Event::Share(update) => self.share(*update),
             Event::Compiler(found) => self.compiler_found(found),
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;
+                self.end_sharing();
                 self.guests.clear();
             }
         }

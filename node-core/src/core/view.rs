@@ -77,6 +77,14 @@ impl Core {
                 return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);
             }
             Ok(Call::TeamJoin { link }) => return self.join(&link, replies),
+            Ok(
+                call @ (Call::Share { .. }
+                | Call::Pause { .. }
+                | Call::Resume
+                | Call::ShareSettings { .. }
+                | Call::Role { .. }
+                | Call::NotifySettings { .. }),
+            ) => return self.share_call(call, replies),
             Ok(call) => (self.call(call), true),
         };
         let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
@@ -147,7 +155,15 @@ impl Core {
                 json!({"ok": true})
             }
             // These answer later and are taken before.
-            Call::ToolchainSync { .. } | Call::ToolchainAdd { .. } | Call::TeamJoin { .. } => {
+            Call::Share { .. }
+            | Call::Pause { .. }
+            | Call::Resume
+            | Call::ShareSettings { .. }
+            | Call::Role { .. }
+            | Call::NotifySettings { .. }
+            | Call::ToolchainSync { .. }
+            | Call::ToolchainAdd { .. }
+            | Call::TeamJoin { .. } => {
                 json!({"error": "not a call that answers at once"})
             }
             other => json!({"error": format!("this node does not answer {other:?}")}),
@@ -197,8 +213,8 @@ impl Core {
 
     pub(crate) fn status(&self) -> Value {
         let team = self.membership.list();
-        let serving = self.serving();
-        let group = self.settings.serve.and_then(|_| CpuGroup::own());
+        let safe_box = &self.sharing.shared.safe_box;
+        let group = safe_box.checked.then(CpuGroup::own).flatten();
         let group = group.map(|g| json!({"path": g.path, "weight": g.weight, "usual": g.usual}));
         let peers: Vec<Value> = self
             .submitter
@@ -213,6 +229,7 @@ impl Core {
                     "connected": view.up,
                     "slots": hello.map_or(0, |h| h.slots),
                     "credits": view.credits,
+                    "held": known.map_or("", |p| &p.held),
                     "running": view.out,
                     "paused": view.paused,
                     "speed": view.speed,
@@ -259,16 +276,12 @@ impl Core {
                 "key": "file",
             },
             "team": if team.joined { json!({"id": team.id, "name": team.name, "members": team.members}) } else { Value::Null },
-            "sharing": {
-                "slots": serving.as_ref().copied().unwrap_or(0),
-                "running": self.guests.running(),
-                "reason": serving.err().unwrap_or_default(),
-            },
+            "sharing": self.share_status(),
             "sandbox": {
-                "ok": self.settings.serve.is_some() && self.settings.not_serving.is_none(),
-                "checked": self.settings.serve.is_some(),
-                "note": self.settings.not_serving.clone().unwrap_or_default(),
-                "report": self.settings.sandbox_report,
+                "ok": safe_box.checked && safe_box.fault.is_none(),
+                "checked": safe_box.checked,
+                "note": safe_box.fault.clone().unwrap_or_default(),
+                "report": safe_box.report,
                 "cpu_group": group,
             },
             "peers": all,
@@ -304,7 +317,7 @@ impl Core {
         } else if !self.peers.values().any(|p| p.link.is_some()) {
             add("N1", "No other computer is reachable now.".into(), "potluck peers add ADDR:PORT");
         }
-        if let Some(why) = &self.settings.not_serving {
+        if let Some(why) = &self.sharing.shared.safe_box.fault {
             add(
                 "S1",
                 format!("This computer cannot lock builds in a safe box, so it does not help others: {why}"),

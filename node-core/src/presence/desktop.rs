@@ -29,6 +29,10 @@ impl Sensor for Desktop {
         "desktop"
     }
 
+    fn sees_keys(&self) -> bool {
+        true
+    }
+
     #[cfg(feature = "desktop")]
     fn look(&mut self, _now: Duration) -> Option<Presence> {
         let age = user_idle3::UserIdle::get_time().ok()?.duration();
