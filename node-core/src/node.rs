@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{Core, Event, Settings};
+use crate::core::{Core, Event, Parts, Settings};
 use crate::dialler::Dials;
 use crate::dirs::Dirs;
 use crate::discovery::Discovery;
@@ -23,7 +23,7 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Look for other nodes on the local networks, and be found there.
     pub discovery: bool,
-    /// Slots for others.
+    /// Exactly so many slots for others, whatever the settings say; 0: none. None: the settings hold.
     pub serve: Option<u32>,
     /// Local slots; None: the number of cores.
     pub local_slots: Option<u32>,
@@ -68,39 +68,18 @@ pub(crate) fn host(
         }
         Err(error) => return Err(format!("{}: {error}", dirs.state.join("node.log").display())),
     }
-    // A program that runs as root would give a job that escapes everything; it may still submit.
-    let (not_serving, report) = match options.serve {
-        None | Some(0) => (None, String::new()),
-        Some(_) if rustix::process::getuid().is_root() => (
-            Some(
-                "a node that runs as root does not run other people's programs; start it as an ordinary user"
-                    .to_owned(),
-            ),
-            String::new(),
-        ),
-        Some(_) => match crate::sandbox::self_test() {
-            Ok(report) => (None, report),
-            Err(why) => (Some(why), String::new()),
-        },
-    };
-    if let Some(why) = &not_serving {
-        eprintln!("potluck: not serving: {why}");
-        crate::log::warn(&format!("not serving: {why}"));
-    }
     // One thread for everything that waits; disks and compilers have their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(start(options, dirs, not_serving, report, told, ready))
+    runtime.block_on(start(options, dirs, told, ready))
 }
 
 async fn start(
     options: Options,
     dirs: Dirs,
-    not_serving: Option<String>,
-    sandbox_report: String,
     told: Option<oneshot::Receiver<()>>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), String> {
@@ -116,9 +95,6 @@ async fn start(
     let local_slots = options.local_slots.unwrap_or(cores).max(1);
     let settings = Settings {
         name: options.name.unwrap_or_else(host_name),
-        serve: options.serve,
-        not_serving,
-        sandbox_report,
         local_slots,
         local_compiles: options.local_compiles.unwrap_or(local_slots),
         allow_fuse: !options.no_fuse,
@@ -128,6 +104,8 @@ async fn start(
         dirs: dirs.clone(),
     };
     let (events_tx, events_rx) = mpsc::unbounded_channel();
+    let sharing =
+        crate::sharing::start(&dirs, options.serve, events_tx.clone()).map_err(|e| format!("sharing: {e}"))?;
     let (dials, orders) = Dials::new();
     tokio::spawn(crate::ipc::serve(socket, events_tx.clone()));
     let mut accepted = link::listen(Arc::clone(&membership), listener).map_err(|e| format!("TLS: {e}"))?;
@@ -174,7 +152,8 @@ async fn start(
                 tokio::task::spawn_blocking(move || crate::masquerade::refresh(&path_env, &masquerade, &wrapper)).await;
         }
     });
-    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dials, stored, remembered);
+    let parts = Parts { dial: dials, addresses: stored, remembered, sharing };
+    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
     if let Some(address) = options.web {
         let at = core.web.start(Some(address)).await?;
         println!("the window is at http://{at}; potluck ui opens it");

@@ -321,7 +321,7 @@ impl Policy {
             None if now < starting => {
                 by(starting);
                 let act = if self.stopped_since.is_some() { Act::Stop } else { Act::Run };
-                Decision { state: State::Held(self.last), resumes_at: Some(starting), act, ..none }
+                Decision { state: State::Held(self.last), act, ..none }
             }
             None => {
                 let slots = if self.settings.has_gate() { cap } else { cap.min(self.level) };

@@ -3,7 +3,8 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `finish`: results, faults, outputs. `network`: who is there. `view`: what is shown of all that.
+//! `sharing`: slots given and taken back. `finish`: results, faults, outputs. `network`: who is there. `view`: what is
+//! shown of all that, and `snapshot` of all at once.
 
 mod arrivals;
 mod compilers;
@@ -11,6 +12,7 @@ mod finish;
 pub(crate) mod network;
 mod peers;
 mod serve;
+mod sharing;
 mod snapshot;
 mod submit;
 mod understood;
@@ -47,12 +49,6 @@ pub struct Settings {
     pub dirs: Dirs,
     /// Name shown to others.
     pub name: String,
-    /// Slots given to others; None: does not serve.
-    pub serve: Option<u32>,
-    /// Why it does not serve although it was told to: the sandbox's sentence.
-    pub not_serving: Option<String>,
-    /// The sandbox's self-test, line by line.
-    pub sandbox_report: String,
     /// Compiles that run here at a time.
     pub local_slots: u32,
     /// Compiles that could travel and may run here all the same; 0 keeps them off this PC.
@@ -65,6 +61,18 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Other nodes are looked for on the local networks.
     pub discovery: bool,
+}
+
+/// What has a task or thread of its own beside the loop.
+pub struct Parts {
+    /// To the dialler.
+    pub dial: Dials,
+    /// Addresses that a person typed.
+    pub addresses: Vec<String>,
+    /// Addresses that worked before.
+    pub remembered: Remembered,
+    /// The share policy with its sensors.
+    pub sharing: (crate::sharing::Shared, crate::sharing::Handle),
 }
 
 /// Where the answers to one wrapper go.
@@ -96,6 +104,8 @@ pub enum Event {
     Dialing(NodeId),
     /// A guest did something.
     Guest(GuestEvent),
+    /// The share policy decided anew.
+    Share(Box<crate::sharing::Update>),
     /// A compiler was found, packed or asked.
     Compiler(compilers::Found),
     /// `-M` ran for a job.
@@ -177,6 +187,7 @@ pub struct Core {
     pub(crate) linked: watch::Sender<HashSet<NodeId>>,
     pub(crate) probes: HashMap<JobId, peers::ProbeRun>,
     pub(crate) guests: serve::Guests,
+    pub(crate) sharing: sharing::Sharing,
     pub(crate) totals: Totals,
     /// Members only, so there are not many.
     pub(crate) marks: HashMap<NodeId, Marks>,
@@ -208,10 +219,9 @@ impl Core {
         settings: Settings,
         membership: Arc<Membership>,
         events: mpsc::UnboundedSender<Event>,
-        dial: Dials,
-        addresses: Vec<String>,
-        remembered: Remembered,
+        parts: Parts,
     ) -> Self {
+        let Parts { dial, addresses, remembered, sharing } = parts;
         let me = membership.identity().id();
         let config = place::Config {
             arch: own_arch(),
@@ -232,6 +242,7 @@ impl Core {
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
             network: network::Network::new(settings.discovery, remembered),
+            sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
             membership,
             runtime: tokio::runtime::Handle::current(),
             started: Instant::now(),
@@ -261,7 +272,7 @@ impl Core {
             settings,
             events,
         };
-        let slots = if core.settings.not_serving.is_none() { core.settings.serve.unwrap_or(0) } else { 0 };
+        let slots = core.sharing.shared.decision.slots;
         core.work(place::WorkerEvent::Slots(slots));
         core
     }
@@ -304,6 +315,7 @@ impl Core {
             }
             self.place(place::Event::Tick);
             self.work(place::WorkerEvent::Tick);
+            self.tell_sharing();
             self.watch_links();
             if asked {
                 taken.all();
@@ -333,6 +345,7 @@ impl Core {
             Event::Chunk(peer, link, chunk) => self.chunk(peer, link, chunk),
             Event::Dialing(peer) => self.place(place::Event::PeerExpected { peer }),
             Event::Guest(event) => self.guest_event(event),
+            Event::Share(update) => self.share(*update),
             Event::Compiler(found) => self.compiler_found(found),
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
@@ -341,6 +354,7 @@ impl Core {
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;
+                self.end_sharing();
                 self.guests.clear();
             }
         }

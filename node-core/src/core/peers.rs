@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     pub(crate) clock_skew_us: i64,
     pub(crate) toolchains: HashMap<ToolchainId, Stage>,
     pub(crate) offered: u32,
+    /// Why it gives nothing now, as a code; empty: it does.
+    pub(crate) held: String,
     pub(crate) ping_sent: Option<(u64, Instant)>,
     pub(crate) rtt: Duration,
     uploading: HashSet<Digest>,
@@ -137,6 +139,7 @@ impl Core {
             clock_skew_us: 0,
             toolchains: HashMap::new(),
             offered: 0,
+            held: String::new(),
             ping_sent: None,
             rtt: Duration::from_millis(1),
             uploading: HashSet::new(),
@@ -243,12 +246,7 @@ impl Core {
                 self.send(peer, frame::Kind::Pong(pool::Pong { id: ping.id }));
             }
             frame::Kind::Pong(pong) => self.pong(peer, pong.id),
-            frame::Kind::Credits(credits) => {
-                if let Some(known) = self.peers.get_mut(&peer) {
-                    known.offered = credits.offered;
-                }
-                self.place(place::Event::Credits { peer, slots: credits.slots });
-            }
+            frame::Kind::Credits(credits) => self.credits(peer, credits),
             frame::Kind::Result(result) => self.result(peer, result),
             frame::Kind::Refused(refused) => self.refused(peer, &refused),
             frame::Kind::Reclaimed(reclaimed) => {
@@ -543,6 +541,8 @@ impl Core {
         for peer in self.peers.values().filter(|p| p.link.is_some()) {
             match peer.toolchains.get(&toolchain) {
                 Some(Stage::Ready) => return false,
+                // While its owner has it, nothing is proved there.
+                Some(Stage::Uploading | Stage::Proving(_)) | None if !peer.held.is_empty() => {}
                 Some(Stage::Uploading | Stage::Proving(_)) => coming = true,
                 Some(Stage::Failed(_)) => {}
                 None => coming |= peer.hello.as_ref().is_none_or(|h| h.slots > 0) && peer.trap != "none",
@@ -552,7 +552,7 @@ impl Core {
     }
 
     /// A worker has it, or will not have it: whoever waited for that goes on.
-    fn tools_settled(&mut self, toolchain: ToolchainId) {
+    pub(super) fn tools_settled(&mut self, toolchain: ToolchainId) {
         for ask in self.waiting_tools.remove(&toolchain).unwrap_or_default() {
             self.prepare(ask);
         }

@@ -41,17 +41,25 @@ impl Guests {
         self.runs.len()
     }
 
-    /// Jobs that run now, by submitter.
-    pub(crate) fn running_by_submitter(&self) -> HashMap<NodeId, u32> {
-        let mut jobs = HashMap::new();
-        for peer in self.runs.values() {
-            *jobs.entry(*peer).or_default() += 1;
-        }
-        jobs
-    }
-
     fn guest(&mut self, peer: NodeId) -> &Guest {
         self.guests.entry(peer).or_insert_with(|| Guest::start(peer, self.settings.clone(), self.events.clone()))
+    }
+
+    /// Jobs that run now, by submitter.
+    pub(crate) fn running_for(&self) -> HashMap<NodeId, u32> {
+        let mut running = HashMap::new();
+        self.runs.values().for_each(|peer| *running.entry(*peer).or_default() += 1);
+        running
+    }
+
+    /// A command for one submitter's guest.
+    pub(super) fn tell(&mut self, peer: NodeId, command: Command) {
+        self.guest(peer).tell(command);
+    }
+
+    /// A command for every guest.
+    pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
+        self.guests.values().for_each(|guest| guest.tell(command()));
     }
 
     /// Forgets what a submitter left here.
@@ -67,13 +75,9 @@ impl Guests {
 }
 
 impl Core {
-    /// Whether this node runs other people's jobs, and if not why.
+    /// Whether this node runs other people's jobs, and if not why. A worker that gives nothing right now is one.
     pub(crate) fn serving(&self) -> Result<u32, String> {
-        match (&self.settings.not_serving, self.settings.serve) {
-            (Some(why), _) => Err(why.clone()),
-            (None, None | Some(0)) => Err("it was not started with --serve".to_owned()),
-            (None, Some(slots)) => Ok(slots),
-        }
+        self.sharing.shared.serving()
     }
 
     pub(super) fn work(&mut self, event: WorkerEvent) {
@@ -81,10 +85,7 @@ impl Core {
         self.worker.handle(self.now(), event, &mut actions);
         for action in actions {
             match action {
-                WorkerAction::Credits { peer, slots } => {
-                    let offered = self.worker.slots();
-                    self.send(peer, frame::Kind::Credits(pool::Credits { slots, offered, reason: String::new() }));
-                }
+                WorkerAction::Credits { peer, slots } => self.send_credits(peer, slots),
                 WorkerAction::Start { run, peer, job } => {
                     if let Some(message) = self.guests.held.remove(&(peer, job)) {
                         self.guests.runs.insert(run, peer);
@@ -103,7 +104,7 @@ impl Core {
                     }
                 }
                 WorkerAction::Reclaimed { peer, job } => {
-                    let message = pool::Reclaimed { ids: vec![job.0], reason: "in_use".to_owned() };
+                    let message = pool::Reclaimed { ids: vec![job.0], reason: self.sharing.code().to_owned() };
                     self.send(peer, frame::Kind::Reclaimed(message));
                 }
             }
@@ -121,10 +122,14 @@ impl Core {
         }
         self.guests.guest(peer).tell(Command::Connected(outlet));
         self.work(WorkerEvent::SubmitterUp { peer, rtt });
+        if !self.sharing.code().is_empty() {
+            self.tell_credits(peer);
+        }
     }
 
     pub(super) fn submitter_down(&mut self, peer: NodeId) {
         self.guests.held.retain(|(p, _), _| *p != peer);
+        self.forget_proofs(peer);
         if let Some(guest) = self.guests.guests.get(&peer) {
             guest.tell(Command::Disconnected);
         }
@@ -141,7 +146,7 @@ impl Core {
         }
         match kind {
             frame::Kind::Demand(demand) => self.work(WorkerEvent::Demand { peer, slots: demand.slots }),
-            frame::Kind::Job(job) if job.probe => self.guests.guest(peer).tell(Command::Frame(frame::Kind::Job(job))),
+            frame::Kind::Job(job) if job.probe => self.serve_proof(peer, job),
             frame::Kind::Job(job) => {
                 let id = JobId(job.id);
                 self.guests.held.insert((peer, id), job);
@@ -174,6 +179,9 @@ impl Core {
                 }
                 if !served.probe && served.end == "exited" {
                     self.served_jobs += 1;
+                }
+                if !served.probe {
+                    self.lend(served.peer, served.cpu_us);
                 }
                 self.keep_served(*served);
             }

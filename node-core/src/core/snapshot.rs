@@ -2,9 +2,8 @@
 //! somebody looks.
 
 use potluck_api::view::{
-    Battery, CacheView, Cores, Discovery, Fix, FixAction, FoundBy, Helped, KeyPlace, Machine, MachineState, MemberView,
-    NotifySettings, PoolView, Preset, Problem, ShareSettings, ShareState, ShareView, Snapshot, SyncState, SyncView,
-    TeamView, ThisPc, ToolchainView,
+    CacheView, Discovery, Fix, FixAction, FoundBy, KeyPlace, Machine, MachineState, MemberView,
+    NotifySettings, PoolView, Problem, Snapshot, SyncState, SyncView, TeamView, ThisPc, ToolchainView,
 };
 use potluck_model::ids::{NodeId, ToolchainId};
 use serde_json::{Value, json};
@@ -84,52 +83,6 @@ impl Core {
             key: KeyPlace::File("this node keeps its key in its state folder".to_owned()),
             listen: self.settings.listen.to_string(),
             demo: false,
-        }
-    }
-
-    /// Slots are given as the command line says; presence and settings are not looked at here.
-    fn share_view(&self) -> ShareView {
-        let running = self.guests.running() as u32;
-        let slots = self.serving().unwrap_or(0);
-        let name = |id: &NodeId| self.peers.get(id).map_or_else(|| id.short(), |p| shown_name(&name_of(p, *id)));
-        let by_submitter = self.guests.running_by_submitter();
-        let mut helping: Vec<Helped> =
-            by_submitter.iter().map(|(id, jobs)| Helped { name: name(id), jobs: *jobs }).collect();
-        helping.sort_by(|a, b| b.jobs.cmp(&a.jobs).then_with(|| a.name.cmp(&b.name)));
-        let (state, sentence) = match self.serving() {
-            Err(why) if self.settings.not_serving.is_some() => (ShareState::Blocked { problem: "S1".into() }, why),
-            Err(why) => (ShareState::Off, format!("Sharing is off: {why}.")),
-            Ok(slots) if running > 0 => {
-                let state = ShareState::Helping { slots, jobs: running, people: helping.len() as u32 };
-                (state, format!("Helping with {running} of {slots} cores."))
-            }
-            Ok(slots) => (ShareState::Ready { slots }, format!("Ready to help with {slots} of {} cores.", cores())),
-        };
-        ShareView {
-            on: self.settings.serve.is_some_and(|s| s > 0),
-            state,
-            sentence,
-            next: None,
-            rule: format!("This computer helps any time, with {slots} cores."),
-            rule_is_warning: false,
-            slots,
-            slots_max: self.settings.serve.unwrap_or(0),
-            helping,
-            lent_today_ms: 0,
-            lent_today_to: Vec::new(),
-            settings: ShareSettings {
-                preset: Preset::Dedicated,
-                away_after_s: 180,
-                away_when_locked: true,
-                cores_away: Cores::Count(slots),
-                cores_in_use: Cores::Count(slots),
-                battery: Battery::Always,
-                load_gate_percent: 80,
-                keep_free_mib: 0,
-                hours: Vec::new(),
-                start_at_login: false,
-            },
-            presence_source: None,
         }
     }
 

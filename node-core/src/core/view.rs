@@ -79,6 +79,14 @@ impl Core {
             Ok(Call::TeamJoin { link }) => return self.join(&link, replies),
             Ok(Call::Watch { every_ms }) => return self.add_watching(conn, every_ms, replies),
             Ok(Call::Ui) => return self.web.answer(replies),
+            Ok(
+                call @ (Call::Share { .. }
+                | Call::Pause { .. }
+                | Call::Resume
+                | Call::ShareSettings { .. }
+                | Call::Role { .. }
+                | Call::NotifySettings { .. }),
+            ) => return self.share_call(call, replies),
             Ok(call) => (self.call(call), true),
         };
         let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
@@ -146,7 +154,15 @@ impl Core {
                 json!({"ok": true})
             }
             // These answer later and are taken before.
-            Call::ToolchainSync { .. } | Call::ToolchainAdd { .. } | Call::TeamJoin { .. } => {
+            Call::Share { .. }
+            | Call::Pause { .. }
+            | Call::Resume
+            | Call::ShareSettings { .. }
+            | Call::Role { .. }
+            | Call::NotifySettings { .. }
+            | Call::ToolchainSync { .. }
+            | Call::ToolchainAdd { .. }
+            | Call::TeamJoin { .. } => {
                 json!({"error": "not a call that answers at once"})
             }
             other => json!({"error": format!("this node does not answer {other:?}")}),
@@ -197,8 +213,8 @@ impl Core {
 
     pub(crate) fn status(&self) -> Value {
         let team = self.membership.list();
-        let serving = self.serving();
-        let group = self.settings.serve.and_then(|_| CpuGroup::of_jobs());
+        let safe_box = &self.sharing.shared.safe_box;
+        let group = safe_box.checked.then(CpuGroup::of_jobs).flatten();
         let group = group.map(|g| json!({"path": g.path, "weight": g.weight, "usual": g.usual}));
         let peers: Vec<Value> = self
             .submitter
@@ -215,6 +231,7 @@ impl Core {
                     "found_by": self.found_by(view.peer),
                     "slots": hello.map_or(0, |h| h.slots),
                     "credits": view.credits,
+                    "held": known.map_or("", |p| &p.held),
                     "running": view.out,
                     "paused": view.paused,
                     "speed": view.speed,
@@ -262,16 +279,12 @@ impl Core {
                 "key": "file",
             },
             "team": if team.joined { json!({"id": team.id, "name": team.name, "members": team.members}) } else { Value::Null },
-            "sharing": {
-                "slots": serving.as_ref().copied().unwrap_or(0),
-                "running": self.guests.running(),
-                "reason": serving.err().unwrap_or_default(),
-            },
+            "sharing": self.share_status(),
             "sandbox": {
-                "ok": self.settings.serve.is_some() && self.settings.not_serving.is_none(),
-                "checked": self.settings.serve.is_some(),
-                "note": self.settings.not_serving.clone().unwrap_or_default(),
-                "report": self.settings.sandbox_report,
+                "ok": safe_box.checked && safe_box.fault.is_none(),
+                "checked": safe_box.checked,
+                "note": safe_box.fault.clone().unwrap_or_default(),
+                "report": safe_box.report,
                 "cpu_group": group,
             },
             "peers": all,
@@ -311,7 +324,7 @@ impl Core {
         if self.discovery() == potluck_api::view::Discovery::Blocked {
             add("N2", "This network hides computers from each other.".into(), "potluck peers add ADDR:PORT");
         }
-        if let Some(why) = &self.settings.not_serving {
+        if let Some(why) = &self.sharing.shared.safe_box.fault {
             add(
                 "S1",
                 format!("This computer cannot lock builds in a safe box, so it does not help others: {why}"),

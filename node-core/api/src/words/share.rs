@@ -235,6 +235,11 @@ pub fn rule(settings: &ShareSettings, cores: u32, has_battery: bool, never: Opti
     text
 }
 
+/// The same for an explicit number of slots (`potluck node --serve N`).
+pub fn promise(slots: u32) -> String {
+    format!("This computer was started to help with {} at any time.", counted(slots.into(), "core", "cores"))
+}
+
 /// Why settings can never be fulfilled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Never {

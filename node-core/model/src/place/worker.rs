@@ -79,6 +79,8 @@ pub enum Event {
     },
     /// The owner takes the machine back: everything is killed.
     Reclaim,
+    /// The owner takes a part of it back: of the runs only the oldest so many go on.
+    Shed(u32),
     /// Time passed.
     Tick,
 }
@@ -215,6 +217,7 @@ impl Worker {
             }
             Event::Ended { run, faulted } => self.ended(now, run, faulted),
             Event::Reclaim => self.reclaim(actions),
+            Event::Shed(keep) => self.shed(keep, actions),
             Event::Tick => self.turn(now),
         }
         self.expire(now, actions);
@@ -281,6 +284,11 @@ impl Worker {
         };
         let held = submitter.held();
         let until = match submitter.jobs.get(&job) {
+            // Its slot went while it was away.
+            Some(Held::Reserved { .. }) if slots == 0 => {
+                submitter.jobs.remove(&job);
+                None
+            }
             Some(Held::Reserved { .. }) => Some(None),
             // The number is in use: a fault of the submitter, which must not reach the job that has it.
             Some(_) => return,
@@ -318,6 +326,21 @@ impl Worker {
                 self.unwanted(Some(held), actions);
                 actions.push(Action::Reclaimed { peer, job });
             }
+        }
+    }
+
+    fn shed(&mut self, keep: u32, actions: &mut Vec<Action>) {
+        // Runs are numbered in order of arrival. Those being killed are nobody's any more.
+        let wanted: Vec<u64> = self.runs.iter().filter(|(_, run)| !run.unwanted).map(|(number, _)| *number).collect();
+        for number in wanted.into_iter().skip(keep as usize) {
+            let run = self.runs.get_mut(&number).expect("listed above");
+            run.unwanted = true;
+            let (peer, job) = (run.peer, run.job);
+            if let Some(submitter) = self.submitters.get_mut(&peer) {
+                submitter.jobs.remove(&job);
+            }
+            actions.push(Action::Kill { run: number });
+            actions.push(Action::Reclaimed { peer, job });
         }
     }
 
@@ -520,6 +543,30 @@ mod tests {
         assert_eq!(lab.arrive(1, 1), [refusal(1, 1)]);
         lab.on(Event::Ended { run: 0, faulted: false });
         assert_eq!(lab.worker.running(), 0);
+    }
+
+    #[test]
+    fn a_part_taken_back_costs_the_newest_runs() {
+        let mut lab = Lab::new(3, 1);
+        lab.demand(1, 8);
+        (0..3).for_each(|job| drop(lab.arrive(1, job)));
+        lab.on(Event::Slots(1));
+        let gone = |run| [Action::Kill { run }, Action::Reclaimed { peer: id(1), job: JobId(run) }];
+        assert_eq!(lab.on(Event::Shed(1)), [gone(1), gone(2)].concat());
+        assert_eq!(lab.on(Event::Shed(1)), [], "once is enough");
+        [1, 2].map(|run| lab.on(Event::Ended { run, faulted: false }));
+        assert_eq!((lab.worker.running(), lab.worker.share_of(id(1)).0), (1, 1));
+    }
+
+    #[test]
+    fn a_faulted_job_whose_slot_went_is_refused_and_does_not_wait_for_ever() {
+        let mut lab = Lab::new(1, 1);
+        lab.demand(1, 1);
+        lab.arrive(1, 0);
+        lab.on(Event::Ended { run: 0, faulted: true });
+        lab.on(Event::Slots(0));
+        assert_eq!(lab.arrive(1, 0), [refusal(1, 0)]);
+        assert_eq!(lab.worker.share_of(id(1)).0, 0);
     }
 
     #[test]

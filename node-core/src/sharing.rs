@@ -1,0 +1,435 @@
+//! The thread that senses this PC and its person, asks `model::share` what follows, and tells the core when something
+//! changed. Settings, the switch and a pause are kept here; what is done with jobs is the core's.
+//!
+//! While jobs of others run, presence is looked at every 50 ms, because the person must not notice them; otherwise once
+//! a second, and hardly ever when sharing is off.
+
+mod convert;
+pub mod local_time;
+mod pause;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use potluck_api::call::{Call, Pause};
+use potluck_model::share::{self, Contradiction, Decision, Facts, Policy, Presence, State};
+use tokio::sync::{Notify, mpsc};
+
+use crate::core::{Event, Replies};
+use crate::dirs::Dirs;
+use crate::presence::desktop::Desktop;
+use crate::presence::load::{self, Load};
+use crate::presence::logind::Logind;
+use crate::presence::power::Power;
+use crate::presence::{self, Sensor, boot_time};
+use crate::settings::{Settings, Values};
+pub use convert::model_settings;
+
+/// Between two looks while jobs of others run: half of it is the median of what a stop waits for.
+const LOOK_BUSY: Duration = Duration::from_millis(50);
+/// Between two looks otherwise: an idle node wakes at most once a second.
+const LOOK_IDLE: Duration = Duration::from_secs(1);
+/// Where nothing is to be sensed: only the settings file may change.
+const LOOK_OFF: Duration = Duration::from_secs(5);
+/// Battery and memory do not change faster than a person.
+const MACHINE_EVERY: Duration = Duration::from_millis(900);
+/// Disks fill slowly, and asking one that sleeps costs.
+const DISK_EVERY: Duration = Duration::from_secs(10);
+/// Disk to keep free: the larger of 5 GiB and 10 % (UX 2.4), but no more than 50 GiB of a large one.
+const DISK_FREE_BYTES: (u64, u64) = (5 << 30, 50 << 30);
+/// The longest pause that has an end.
+const PAUSE_MAX: Duration = Duration::from_secs(31 * 86_400);
+/// A moment computed again counts as the same one within this: it is made of two clocks.
+const SAME_MOMENT_MS: u64 = 2000;
+
+/// Whether jobs can be locked in here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SafeBox {
+    /// The self-test has run.
+    pub checked: bool,
+    /// Why nothing is run for others.
+    pub fault: Option<String>,
+    /// The self-test, line by line.
+    pub report: String,
+}
+
+impl SafeBox {
+    /// Runs the self-test; some tenths of a second.
+    pub fn check() -> Self {
+        // A program that runs as root would give a job that escapes everything; it may still submit.
+        let (fault, report) = if rustix::process::getuid().is_root() {
+            let why = "a node that runs as root does not run other people's programs; start it as an ordinary user";
+            (Some(why.to_owned()), String::new())
+        } else {
+            match crate::sandbox::self_test() {
+                Ok(report) => (None, report),
+                Err(why) => (Some(why), String::new()),
+            }
+        };
+        if let Some(why) = &fault {
+            eprintln!("potluck: not serving: {why}");
+            crate::log::warn(&format!("not serving: {why}"));
+        }
+        Self { checked: true, fault, report }
+    }
+}
+
+/// Everything that the core knows of sharing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared {
+    /// The policy's decision. Its `wake_at` is the thread's own business and empty here.
+    pub decision: Decision,
+    /// The owner's switch.
+    pub on: bool,
+    /// An explicit number of slots.
+    pub promise: Option<u32>,
+    /// Logical cores.
+    pub cores: u32,
+    /// The state's end by the wall clock, milliseconds since 1970.
+    pub resumes_ms: Option<u64>,
+    /// What the owner set.
+    pub values: Values,
+    /// Settings that can never be fulfilled.
+    pub never: Option<Contradiction>,
+    /// What tells that somebody is there.
+    pub presence_source: Option<&'static str>,
+    /// This PC has a battery.
+    pub has_battery: bool,
+    /// The sandbox.
+    pub safe_box: SafeBox,
+    /// What is wrong in the settings file.
+    pub warnings: Vec<String>,
+}
+
+impl Shared {
+    /// The most that this node would ever give, as its hello says it; or why it is no worker.
+    pub fn serving(&self) -> Result<u32, String> {
+        match (&self.safe_box.fault, self.on) {
+            (Some(why), true) => Err(why.clone()),
+            (_, false) => Err("sharing is off there".to_owned()),
+            (None, true) => Ok(self.promise.unwrap_or(self.cores)),
+        }
+    }
+}
+
+/// News for the core, and answers to whoever asked for the change.
+pub struct Update {
+    /// What holds now.
+    pub shared: Shared,
+    /// Connections that wait, and whether it worked.
+    pub answers: Vec<(Replies, Result<(), String>)>,
+}
+
+/// What the core tells without waking this thread more than it must.
+#[derive(Debug, Default)]
+pub struct Live {
+    jobs: AtomicU32,
+    own_build: AtomicBool,
+    kick: Arc<Notify>,
+}
+
+impl Live {
+    /// Jobs of others that run here, and whether own compilers do. Costs two stores, and a wake where the first job
+    /// begins: from then on presence is looked at more often.
+    pub fn set(&self, jobs: u32, own_build: bool) {
+        if self.jobs.swap(jobs, Ordering::Relaxed) == 0 && jobs > 0 {
+            self.kick.notify_one();
+        }
+        if own_build {
+            self.own_build.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub struct Handle {
+    /// Calls that it answers: `share`, `pause`, `resume`, `share_settings`, `role`, `notify_settings`.
+    pub calls: mpsc::UnboundedSender<(Call, Replies)>,
+    /// For the core's numbers.
+    pub live: Arc<Live>,
+}
+
+/// Reads settings and state, checks the sandbox if it will be needed, decides once, and starts the thread.
+pub fn start(
+    dirs: &Dirs,
+    serve: Option<u32>,
+    events: mpsc::UnboundedSender<Event>,
+) -> std::io::Result<(Shared, Handle)> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let settings = Settings::read(&Settings::path_in(&dirs.config), Settings::system_path());
+    for warning in &settings.warnings {
+        crate::log::warn(warning);
+    }
+    let live = Arc::new(Live::default());
+    let mut thread = Thread {
+        cores,
+        run_switch: serve.map(|slots| slots > 0),
+        promise: serve.filter(|slots| *slots > 0),
+        policy: Policy::new(cores, model_settings(&settings.values.share)),
+        settings,
+        pause_file: dirs.state.join("pause.json"),
+        pause: None,
+        cache: dirs.cache.clone(),
+        facts: Facts::default(),
+        sensors: None,
+        load: Load::default(),
+        power: Power::default(),
+        has_battery: false,
+        source: None,
+        machine_at: None,
+        disk_at: None,
+        safe_box: SafeBox::default(),
+        live: Arc::clone(&live),
+        resumes_ms: None,
+    };
+    thread.pause = pause::load(&thread.pause_file, boot_time());
+    let (first, _) = thread.step();
+    let shared = first.clone();
+    let (calls, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("sharing".into())
+        .spawn(move || runtime.block_on(thread.run(first, receiver, events)))?;
+    Ok((shared, Handle { calls, live }))
+}
+
+struct Thread {
+    cores: u32,
+    settings: Settings,
+    /// The switch of this run only: with `--serve` the file's is not looked at, and not written.
+    run_switch: Option<bool>,
+    promise: Option<u32>,
+    policy: Policy,
+    pause_file: PathBuf,
+    pause: Option<share::Pause>,
+    cache: PathBuf,
+    facts: Facts,
+    /// None: not needed so far.
+    sensors: Option<Vec<Box<dyn Sensor>>>,
+    load: Load,
+    power: Power,
+    has_battery: bool,
+    source: Option<&'static str>,
+    machine_at: Option<Duration>,
+    disk_at: Option<Duration>,
+    safe_box: SafeBox,
+    live: Arc<Live>,
+    resumes_ms: Option<u64>,
+}
+
+impl Thread {
+    async fn run(
+        mut self,
+        mut told: Shared,
+        mut calls: mpsc::UnboundedReceiver<(Call, Replies)>,
+        events: mpsc::UnboundedSender<Event>,
+    ) {
+        let kick = Arc::clone(&self.live.kick);
+        let mut answers = Vec::new();
+        let mut asked = Duration::ZERO;
+        loop {
+            self.start_sensors(&kick);
+            let (shared, wait) = self.step();
+            if shared != told || !answers.is_empty() {
+                told = shared.clone();
+                let update = Update { shared, answers: std::mem::take(&mut answers) };
+                if events.send(Event::Share(Box::new(update))).is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                call = calls.recv() => match call {
+                    None => return,
+                    Some((call, replies)) => {
+                        let done = self.call(call);
+                        answers.push((replies, done));
+                    }
+                },
+                () = kick.notified() => {
+                    // Whoever floods the bus with signals makes this thread no busier than jobs do.
+                    let now = boot_time();
+                    if now < asked + LOOK_BUSY / 2 {
+                        tokio::time::sleep(LOOK_BUSY / 2).await;
+                    }
+                    asked = now;
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.run_switch.unwrap_or(self.settings.values.enabled)
+    }
+
+    /// Whether anything is to be sensed at all.
+    fn senses(&self) -> bool {
+        self.is_on() && self.promise.is_none() && self.pause.is_none() && self.safe_box.fault.is_none()
+    }
+
+    fn start_sensors(&mut self, changed: &Arc<Notify>) {
+        if self.sensors.is_none() && self.senses() && self.policy.settings().looks_at_presence() {
+            let mut sensors: Vec<Box<dyn Sensor>> = Vec::new();
+            if let Some(desktop) = Desktop::new() {
+                sensors.push(Box::new(desktop));
+            }
+            sensors.push(Box::new(Logind::start(Arc::clone(changed))));
+            self.sensors = Some(sensors);
+        }
+    }
+
+    /// Looks at everything once and decides. Also says when to look again.
+    fn step(&mut self) -> (Shared, Duration) {
+        if self.settings.refresh() {
+            self.settings.warnings.iter().for_each(|warning| crate::log::warn(warning));
+            self.policy.set(model_settings(&self.settings.values.share));
+        }
+        let now = boot_time();
+        if self.pause.is_some_and(|pause| pause.until.is_some_and(|until| now >= until)) {
+            self.set_pause(None);
+        }
+        if self.is_on() && !self.safe_box.checked {
+            self.safe_box = SafeBox::check();
+        }
+        self.facts.on = self.is_on();
+        self.facts.pause = self.pause;
+        self.facts.promise = self.promise;
+        self.facts.blocked = self.safe_box.fault.as_ref().map(|_| "S1".to_owned());
+        self.facts.jobs = self.live.jobs.load(Ordering::Relaxed);
+        if self.senses() {
+            self.sense(now);
+        }
+        let mut decision = self.policy.decide(now, local_time::wall(unix_ms()), &self.facts);
+        let busy = self.facts.jobs > 0 && self.policy.settings().looks_at_presence();
+        let usual = match (self.senses(), busy) {
+            (false, _) => LOOK_OFF,
+            (true, false) => LOOK_IDLE,
+            (true, true) => LOOK_BUSY,
+        };
+        let wait = decision.wake_at.take().map_or(usual, |at| at.saturating_sub(now).min(usual));
+        let resumes = decision.resumes_at.take().map(|at| unix_ms() + at.saturating_sub(now).as_millis() as u64);
+        let same = resumes.zip(self.resumes_ms).is_some_and(|(new, old)| new.abs_diff(old) < SAME_MOMENT_MS);
+        if !same {
+            self.resumes_ms = resumes;
+        }
+        if let State::Paused(until) = &mut decision.state {
+            // The moment is told by the wall clock.
+            *until = None;
+        }
+        let memory = self.facts.memory.map_or(0, |memory| memory.total);
+        let shared = Shared {
+            decision,
+            on: self.facts.on,
+            promise: self.promise,
+            cores: self.cores,
+            resumes_ms: self.resumes_ms,
+            values: self.settings.values.clone(),
+            never: self.policy.settings().contradiction(memory),
+            presence_source: self.source,
+            has_battery: self.has_battery,
+            safe_box: self.safe_box.clone(),
+            warnings: self.settings.warnings.clone(),
+        };
+        (shared, wait.max(Duration::from_millis(1)))
+    }
+
+    fn sense(&mut self, now: Duration) {
+        (self.facts.presence, self.source) = match &mut self.sensors {
+            Some(sensors) => presence::look(sensors, now),
+            None => (Presence::default(), None),
+        };
+        if self.machine_at.is_none_or(|at| now >= at + MACHINE_EVERY) {
+            self.machine_at = Some(now);
+            self.facts.load = self.load.look(now);
+            self.facts.memory = load::memory(std::path::Path::new("/proc"));
+            (self.facts.power, self.has_battery) = self.power.look();
+            self.facts.own_build = self.live.own_build.swap(false, Ordering::Relaxed);
+        }
+        if self.disk_at.is_none_or(|at| now >= at + DISK_EVERY) {
+            self.disk_at = Some(now);
+            self.facts.disk_full = rustix::fs::statvfs(&self.cache).is_ok_and(|disk| {
+                let (all, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
+                free < (all / 10).clamp(DISK_FREE_BYTES.0, DISK_FREE_BYTES.1)
+            });
+        }
+    }
+
+    fn call(&mut self, call: Call) -> Result<(), String> {
+        let mut values = self.settings.values.clone();
+        match call {
+            Call::Share { on } => {
+                match &mut self.run_switch {
+                    Some(switch) => *switch = on,
+                    None => {
+                        values.enabled = on;
+                        self.settings.change(values)?;
+                    }
+                }
+                // Who uses the switch means it.
+                self.set_pause(None);
+                if on && self.safe_box.fault.is_some() {
+                    self.safe_box = SafeBox::default();
+                }
+                Ok(())
+            }
+            Call::Pause { .. } if !self.is_on() => {
+                Err("sharing is off, so there is nothing to pause\nhint: potluck share on turns it on".to_owned())
+            }
+            Call::Pause { until } => {
+                let now = boot_time();
+                let for_time = |time: Duration| Some(now + time.clamp(Duration::from_secs(1), PAUSE_MAX));
+                let until_ms = unix_ms();
+                let (until, finish) = match until {
+                    Pause::For(seconds) => (for_time(Duration::from_secs(seconds.into())), false),
+                    Pause::Tomorrow => (for_time(local_time::until_morning(until_ms)), false),
+                    Pause::Open => (None, false),
+                    Pause::Finish => (None, true),
+                };
+                self.set_pause(Some(share::Pause { until, finish }));
+                Ok(())
+            }
+            Call::Resume => {
+                self.set_pause(None);
+                Ok(())
+            }
+            Call::ShareSettings { settings } => {
+                values.share = convert::checked(settings)?;
+                self.settings.change(values)?;
+                self.policy.set(model_settings(&self.settings.values.share));
+                Ok(())
+            }
+            Call::Role { role } => {
+                values.role = Some(role);
+                self.settings.change(values)
+            }
+            Call::NotifySettings { settings } => {
+                values.notify = settings;
+                values.notify.finished_after_s = values.notify.finished_after_s.min(3600);
+                self.settings.change(values)
+            }
+            other => Err(format!("{other:?} does not concern sharing")),
+        }
+    }
+
+    fn set_pause(&mut self, pause: Option<share::Pause>) {
+        if self.pause == pause {
+            return;
+        }
+        self.pause = pause;
+        if let Err(error) = pause::keep(&self.pause_file, pause, boot_time()) {
+            crate::log::warn(&format!(
+                "{}: {error}; a new start will not know of the pause",
+                self.pause_file.display()
+            ));
+        }
+    }
+}
+
+/// The wall clock, milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
