@@ -281,6 +281,8 @@ pub struct GuestSettings {
 /// A handle to a guest's thread.
 pub struct Guest {
     commands: mpsc::Sender<Command>,
+    /// Bytes of its mirror; the largest number: not opened yet.
+    mirror_bytes: Arc<AtomicU64>,
 }
 
 impl Guest {
@@ -288,6 +290,8 @@ impl Guest {
     pub fn start(peer: NodeId, settings: GuestSettings, events: Events) -> Self {
         let (tx, rx) = mpsc::channel();
         let own = tx.clone();
+        let mirror_bytes = Arc::new(AtomicU64::new(u64::MAX));
+        let told_bytes = Arc::clone(&mirror_bytes);
         std::thread::Builder::new()
             .name("guest".into())
             .spawn(move || {
@@ -317,10 +321,18 @@ impl Guest {
                             MirrorError::Full(_) | MirrorError::Io(_) => GuestEvent::Unwell(peer, why),
                         });
                     }
+                    if let Some(mirror) = &thread.mirror {
+                        told_bytes.store(mirror.size().0, Ordering::Relaxed);
+                    }
                 }
             })
             .expect("a thread can be started");
-        Self { commands: tx }
+        Self { commands: tx, mirror_bytes }
+    }
+
+    /// Bytes of its mirror, if that was opened.
+    pub fn mirror_bytes(&self) -> Option<u64> {
+        Some(self.mirror_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes != u64::MAX)
     }
 
     /// Hands over a command.

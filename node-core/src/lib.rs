@@ -26,6 +26,7 @@ pub mod node;
 pub mod outputs;
 pub mod presence;
 pub mod proof;
+pub mod received;
 pub mod remembered;
 pub mod roots;
 pub mod sandbox;

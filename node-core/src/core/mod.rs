@@ -9,8 +9,10 @@
 mod arrivals;
 mod compilers;
 mod finish;
+mod machines;
 pub(crate) mod network;
 mod peers;
+mod pulse;
 mod serve;
 mod sharing;
 mod snapshot;
@@ -116,6 +118,8 @@ pub enum Event {
     Discovery(News),
     /// The team's statements changed.
     TeamChanged,
+    /// What submitters had left here was looked through.
+    Received(Vec<(NodeId, u64, Option<u64>)>),
     /// Time passed.
     Tick,
     /// End the node.
@@ -201,6 +205,7 @@ pub struct Core {
     pub(crate) addresses: Vec<String>,
     pub(crate) dial: Dials,
     pub(crate) network: network::Network,
+    pub(crate) pulse: pulse::Pulse,
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
@@ -242,6 +247,7 @@ impl Core {
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
             network: network::Network::new(settings.discovery, remembered),
+            pulse: pulse::Pulse::default(),
             sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
             membership,
             runtime: tokio::runtime::Handle::current(),
@@ -287,8 +293,7 @@ impl Core {
         let (mut batch, mut last) = (Vec::new(), 0);
         let idle = Duration::from_secs(1);
         loop {
-            let wake =
-                [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake(), self.links_due()];
+            let wake = [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake(), self.links_due()];
             let wake = wake.into_iter().flatten().min();
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
             alarm.set(wait);
@@ -316,6 +321,7 @@ impl Core {
             self.place(place::Event::Tick);
             self.work(place::WorkerEvent::Tick);
             self.tell_sharing();
+            self.tell_pulse();
             self.watch_links();
             if asked {
                 taken.all();
@@ -351,6 +357,7 @@ impl Core {
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
             Event::Discovery(news) => self.discovered(news),
             Event::TeamChanged => self.team_changed(),
+            Event::Received(found) => self.guests.received.found(found),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;

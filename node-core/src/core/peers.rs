@@ -27,7 +27,7 @@ use crate::tree::Closure;
 /// Version of the node-to-node protocol.
 const MAJOR: u32 = 1;
 /// What this node can do; the intersection counts.
-const ABILITIES: &[&str] = &["mirror-1", "credits-1", "probe-1"];
+const ABILITIES: &[&str] = &["mirror-1", "credits-1", "probe-1", super::pulse::ABILITY];
 /// Deltas above this go in parts, so that a ping is never stuck behind one.
 const DELTA_BYTES_MAX: usize = 1 << 20;
 /// Deltas up to this travel as they are.
@@ -48,10 +48,12 @@ pub(crate) struct Peer {
     pub(crate) offered: u32,
     /// Why it gives nothing now, as a code; empty: it does.
     pub(crate) held: String,
+    /// What it last said of itself.
+    pub(crate) pulse: Option<pool::Pulse>,
     pub(crate) ping_sent: Option<(u64, Instant)>,
     pub(crate) rtt: Duration,
-    uploading: HashSet<Digest>,
-    upload_queue: Missing,
+    pub(crate) uploading: HashSet<Digest>,
+    pub(crate) upload_queue: Missing,
     pub(crate) arrivals: Arrivals,
     state_transfer: Option<(u64, u64)>,
     delta_seq: u64,
@@ -140,6 +142,7 @@ impl Core {
             toolchains: HashMap::new(),
             offered: 0,
             held: String::new(),
+            pulse: None,
             ping_sent: None,
             rtt: Duration::from_millis(1),
             uploading: HashSet::new(),
@@ -258,6 +261,7 @@ impl Core {
             frame::Kind::MirrorState(state) => self.mirror_state(peer, &state),
             frame::Kind::BlobStored(stored) => self.blob_stored(peer, &stored),
             frame::Kind::Gossip(gossip) => self.gossip(peer, gossip),
+            frame::Kind::Pulse(pulse) => self.pulse_of(peer, pulse),
             other => self.serve_frame(peer, other),
         }
         self.place(place::Event::Heard { peer });
@@ -294,6 +298,7 @@ impl Core {
             self.send(peer, frame::Kind::MirrorQuery(pool::MirrorQuery {}));
         }
         self.ping(peer);
+        self.greet_with_pulse(peer);
         self.reached(peer);
     }
 
@@ -613,6 +618,10 @@ impl Core {
             peer.toolchains.insert(toolchain, Stage::Ready);
             crate::log::info(&format!("toolchain {} is ready on {}", toolchain.short(), id.short()));
             self.place(place::Event::Toolchain { peer: id, toolchain, ready: true });
+            if let Some(packed) = self.compilers.packed.get(&toolchain) {
+                let name = crate::toolchain::pack::display_name(&packed.manifest);
+                self.send(id, frame::Kind::ToolchainOffer(pool::ToolchainOffer { id: toolchain.0.0.to_vec(), name }));
+            }
             self.tools_settled(toolchain);
             self.tell_watchers();
             return;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{Core, Event};
 use crate::guest::{Command, Events, Guest, GuestEvent, GuestSettings, Outlet};
+use crate::received::{Kept, Received};
 
 /// Everybody who was here since the start.
 pub(crate) struct Guests {
@@ -19,6 +20,8 @@ pub(crate) struct Guests {
     guests: HashMap<NodeId, Guest>,
     /// Jobs that were admitted or wait for a slot.
     held: HashMap<(NodeId, JobId), pool::Job>,
+    /// What was left here before this start, and names for people.
+    pub(crate) received: Received,
     /// Slots in use, by the number that the worker's state machine gave. Never by the submitter's: after a new start it
     /// counts from 1 again, and the end of an old run would be taken for that of a new one.
     runs: HashMap<u64, NodeId>,
@@ -29,7 +32,14 @@ impl Guests {
         let events: Events = std::sync::Arc::new(move |event| {
             let _ = events.send(Event::Guest(event));
         });
-        Self { settings, events, guests: HashMap::new(), held: HashMap::new(), runs: HashMap::new() }
+        Self {
+            settings,
+            events,
+            guests: HashMap::new(),
+            held: HashMap::new(),
+            received: Received::default(),
+            runs: HashMap::new(),
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -62,15 +72,19 @@ impl Guests {
         self.guests.values().for_each(|guest| guest.tell(command()));
     }
 
-    /// Forgets what a submitter left here.
-    pub(crate) fn forget(&self, peer: &NodeId) -> bool {
-        match self.guests.get(peer) {
-            Some(guest) => {
-                guest.tell(Command::Forget);
-                true
-            }
-            None => false,
+    /// Forgets what a submitter left here. False: it left nothing.
+    pub(crate) fn forget(&mut self, peer: NodeId) -> bool {
+        let is_known = self.guests.contains_key(&peer) || self.received.forget(peer);
+        if is_known {
+            self.guest(peer).tell(Command::Forget);
         }
+        is_known
+    }
+
+    /// What submitters keep here: bytes of each.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        let bytes = |peer: &NodeId| self.guests.get(peer).and_then(Guest::mirror_bytes);
+        self.received.all(bytes)
     }
 }
 
@@ -156,7 +170,8 @@ impl Core {
                 self.guests.held.remove(&(peer, JobId(cancel.id)));
                 self.work(WorkerEvent::Cancel { peer, job: JobId(cancel.id) });
             }
-            frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_) | frame::Kind::ToolchainOffer(_) => {
+            frame::Kind::ToolchainOffer(offer) => self.guests.received.named(peer, &offer),
+            frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_) => {
                 self.guests.guest(peer).tell(Command::Frame(kind));
             }
             _ => {}
@@ -172,6 +187,7 @@ impl Core {
     pub(super) fn guest_event(&mut self, event: GuestEvent) {
         match event {
             GuestEvent::Finished(served) => {
+                self.guests.received.used(served.peer, Self::clock_us() / 1000);
                 if let Some(run) = served.run
                     && self.guests.runs.remove(&run).is_some()
                 {

@@ -352,6 +352,11 @@ impl Core {
     }
 }
 
+/// The wall clock now, for words that name a time.
+pub(super) fn clock_now() -> words::Clock<'static> {
+    clock(unix_ms())
+}
+
 fn clock(now_ms: u64) -> words::Clock<'static> {
     words::Clock { now_ms, ahead_s: &local_time::ahead_s }
 }

@@ -2,10 +2,12 @@
 //! somebody looks.
 
 use potluck_api::view::{
-    CacheView, Discovery, Fix, FixAction, FoundBy, KeyPlace, Machine, MachineState, MemberView,
-    NotifySettings, PoolView, Problem, Snapshot, SyncState, SyncView, TeamView, ThisPc, ToolchainView,
+    CacheView, Fix, FixAction, KeyPlace, MemberView, NearbyTeam, NotifySettings, Problem, ReceivedView, Snapshot,
+    SyncState, SyncView, TeamView, ThisPc, ToolchainView,
 };
-use potluck_model::ids::{NodeId, ToolchainId};
+use std::collections::HashSet;
+
+use potluck_model::ids::{Digest, NodeId, ToolchainId};
 use serde_json::{Value, json};
 
 use super::peers::{Peer, Stage, stage_word};
@@ -47,15 +49,15 @@ impl Core {
             this: self.this_view(),
             share: self.share_view(),
             team: self.team_view(),
-            nearby: Vec::new(),
+            nearby: self.nearby_views(),
             joining: None,
-            pool: pool_view(&machines),
+            pool: self.pool_view(&machines),
             machines,
             building: Vec::new(),
             builds: Vec::new(),
             toolchains: self.toolchain_views(),
-            received: Vec::new(),
-            cache: CacheView { bytes: 0, bytes_max: self.settings.quota_bytes, disk_free: 0 },
+            received: self.received_views(),
+            cache: self.cache_view(),
             problems: self.problem_views(),
             recent: Vec::new(),
             checks: Vec::new(),
@@ -117,76 +119,6 @@ impl Core {
         })
     }
 
-    fn machine_views(&self) -> Vec<Machine> {
-        let own = self.compilers.packed.len() as u32;
-        let serving = self.serving();
-        let this = Machine {
-            id: self.membership.identity().id().to_string(),
-            name: self.settings.name.clone(),
-            state: if serving.is_ok() { MachineState::Sharing } else { MachineState::Unavailable },
-            reason: serving.as_ref().map_or_else(Clone::clone, |_| "Sharing".to_owned()),
-            this_pc: true,
-            used: self.guests.running() as u32,
-            used_by_me: 0,
-            offered: serving.unwrap_or(0),
-            cores: cores(),
-            speed: Some(1.0),
-            toolchains_ready: own,
-            toolchains: own,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            arch: std::env::consts::ARCH.to_owned(),
-            address: self.settings.listen.to_string(),
-            found_by: FoundBy::Here,
-            rtt_us: 0,
-            seen_ms: None,
-        };
-        let mut others: Vec<Machine> = self.peers.iter().map(|(id, peer)| self.machine_view(*id, peer, own)).collect();
-        others.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.id.cmp(&b.id)));
-        std::iter::once(this).chain(others).collect()
-    }
-
-    fn machine_view(&self, id: NodeId, peer: &Peer, own: u32) -> Machine {
-        let placed = self.submitter.peers(self.now()).find(|p| p.peer == id);
-        let hello = peer.hello.as_ref();
-        let up = peer.link.is_some();
-        let slots = hello.map_or(0, |h| h.slots);
-        let paused = placed.as_ref().is_some_and(|p| p.paused);
-        let (state, reason) = match hello {
-            _ if !up => (MachineState::Unavailable, "Not connected".to_owned()),
-            None => (MachineState::Unavailable, "Connecting".to_owned()),
-            Some(_) if paused => (MachineState::InUse, "In use".to_owned()),
-            Some(h) if !h.not_serving.is_empty() => (MachineState::Unavailable, shown_name(&h.not_serving)),
-            Some(h) if h.arch != own_arch_name() => {
-                (MachineState::Unavailable, format!("Other processor ({:.16})", h.arch))
-            }
-            Some(_) if slots == 0 => (MachineState::Unavailable, "Lends nothing".to_owned()),
-            Some(_) => (MachineState::Sharing, "Sharing".to_owned()),
-        };
-        let out = placed.as_ref().map_or(0, |p| p.out);
-        Machine {
-            id: id.to_string(),
-            name: shown_name(&name_of(peer, id)),
-            state,
-            reason,
-            this_pc: false,
-            used: out,
-            used_by_me: out,
-            offered: if state == MachineState::Sharing { slots } else { 0 },
-            cores: 0,
-            // Two digits: more is noise, and would be an update for each job.
-            speed: placed.map(|p| (p.speed * 100.0).round() / 100.0),
-            toolchains_ready: peer.toolchains.values().filter(|s| matches!(s, Stage::Ready)).count() as u32,
-            toolchains: own,
-            version: hello.map_or(String::new(), |h| shown_name(&h.app_version)),
-            arch: hello.map_or(String::new(), |h| shown_name(&h.arch)),
-            address: peer.address.clone(),
-            found_by: FoundBy::Address,
-            // Tenths of a millisecond, for the same reason.
-            rtt_us: peer.rtt.as_micros() as u64 / 100 * 100,
-            seen_ms: None,
-        }
-    }
-
     fn toolchain_views(&self) -> Vec<ToolchainView> {
         let mut all: Vec<ToolchainView> = self
             .compilers
@@ -227,12 +159,62 @@ impl Core {
                 None => (SyncState::Absent, String::new()),
                 Some(stage) => (sync_state(stage), stage_word(stage).1),
             };
-            let percent = if matches!(state, SyncState::Proving | SyncState::Ready) { 100 } else { 0 };
+            let percent = match state {
+                SyncState::Proving | SyncState::Ready => 100,
+                SyncState::Sending => self.percent_sent(*toolchain, peer),
+                _ => 0,
+            };
             SyncView { machine: id.to_string(), name: shown_name(&name_of(peer, *id)), state, percent, note }
         };
         let mut all: Vec<SyncView> = self.peers.iter().filter(|(_, p)| serves(p)).map(view).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.machine.cmp(&b.machine)));
         all
+    }
+
+    /// How much of a toolchain's bytes a peer has: what is not on its way any more has arrived.
+    fn percent_sent(&self, toolchain: ToolchainId, peer: &Peer) -> u8 {
+        let Some(packed) = self.compilers.packed.get(&toolchain) else { return 0 };
+        let queued: HashSet<Digest> = peer.upload_queue.iter().map(|(_, digest)| *digest).collect();
+        let (mut all, mut left) = (0u64, 0u64);
+        for (_, digest, bytes) in packed.manifest.files() {
+            all += bytes;
+            if peer.uploading.contains(&digest) || queued.contains(&digest) {
+                left += bytes;
+            }
+        }
+        (all.saturating_sub(left) * 99).checked_div(all).unwrap_or(0) as u8
+    }
+
+    fn nearby_views(&self) -> Vec<NearbyTeam> {
+        let all = self.network.nearby.iter();
+        all.map(|n| NearbyTeam { id: n.id.clone(), name: shown_name(&n.name), computers: n.computers }).collect()
+    }
+
+    fn received_views(&self) -> Vec<ReceivedView> {
+        let view = self.membership.view();
+        let name = |id: &NodeId| match (self.peers.get(id), view.members.get(id)) {
+            (Some(peer), _) => shown_name(&name_of(peer, *id)),
+            (None, Some(member)) => shown_name(&member.name),
+            (None, None) => id.short(),
+        };
+        let kept = self.guests.kept().into_iter().map(|kept| ReceivedView {
+            submitter: kept.submitter.to_string(),
+            name: name(&kept.submitter),
+            toolchains: kept.toolchains,
+            bytes: kept.bytes,
+            used_ms: kept.used_ms,
+        });
+        kept.collect()
+    }
+
+    fn cache_view(&self) -> CacheView {
+        let free = rustix::fs::statvfs(&self.settings.dirs.cache).map_or(0, |s| s.f_bavail * s.f_frsize);
+        CacheView {
+            bytes: self.guests.kept().iter().map(|k| k.bytes).sum(),
+            bytes_max: self.settings.quota_bytes,
+            // A tenth of a gigabyte: what everything else on that disk does is no news.
+            disk_free: free / 100_000_000 * 100_000_000,
+        }
     }
 
     /// Those of `status`, in the shape of the window. No team is a state of the window, no problem.
@@ -255,7 +237,8 @@ impl Core {
     }
 }
 
-fn cores() -> u32 {
+/// Logical cores of this PC.
+pub(super) fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
 }
 
@@ -273,20 +256,6 @@ fn sync_state(stage: &Stage) -> SyncState {
 }
 
 /// What another PC calls itself, fit to be shown: no control characters, not longer than a line.
-fn shown_name(name: &str) -> String {
+pub(super) fn shown_name(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect()
-}
-
-fn pool_view(machines: &[Machine]) -> PoolView {
-    let count = |state| machines.iter().filter(|m| m.state == state).count() as u32;
-    let connected = |m: &&Machine| m.this_pc || m.reason != "Not connected";
-    PoolView {
-        machines: machines.iter().filter(connected).count() as u32,
-        cores: machines.iter().map(|m| m.offered).sum(),
-        cores_free: machines.iter().map(|m| m.offered.saturating_sub(m.used)).sum(),
-        sharing: count(MachineState::Sharing),
-        in_use: count(MachineState::InUse),
-        unavailable: count(MachineState::Unavailable),
-        discovery: Discovery::Off,
-    }
 }

@@ -146,7 +146,7 @@ impl Core {
                 json!({"jobs": self.settings.local_compiles + remote + remote.div_ceil(5)})
             }
             Call::Forget { submitter } => match submitter.parse::<NodeId>() {
-                Ok(id) => json!({"ok": self.guests.forget(&id)}),
+                Ok(id) => json!({"ok": self.guests.forget(id)}),
                 Err(error) => json!({"error": error.to_string()}),
             },
             Call::Stop => {

@@ -235,6 +235,23 @@ pub fn rule(settings: &ShareSettings, cores: u32, has_battery: bool, never: Opti
     text
 }
 
+/// Why another machine gives nothing, by the code that it told; None: it does.
+pub fn machine(code: &str) -> Option<&'static str> {
+    match code {
+        "" => None,
+        "in_use" => Some("In use"),
+        "own_build" => Some("Building its own"),
+        "battery" => Some("On battery"),
+        "schedule" => Some("Outside its hours"),
+        "cpu_busy" => Some("Busy with other programs"),
+        "memory" => Some("Short of memory"),
+        "disk" => Some("Disk is full"),
+        "paused" => Some("Paused"),
+        "off" => Some("Not sharing"),
+        _ => Some("Not sharing now"),
+    }
+}
+
 /// The same for an explicit number of slots (`potluck node --serve N`).
 pub fn promise(slots: u32) -> String {
     format!("This computer was started to help with {} at any time.", counted(slots.into(), "core", "cores"))
