@@ -1,11 +1,14 @@
 //! Potluck's decisions, pure: no IO, no clock, no randomness. Time, file contents and seeds are arguments.
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
-//! will read (`scan`, `certain`), where it runs (`place`), and who may take part (`team`).
+//! will read (`scan`, `certain`), where it runs (`place`), who may take part (`team`),
+//! and what is told of it all (`builds`, `notify`).
 
+pub mod builds;
 pub mod certain;
 pub mod ids;
 pub mod limits;
+pub mod notify;
 pub mod options;
 pub mod place;
 pub mod plan;
