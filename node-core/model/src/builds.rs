@@ -70,6 +70,8 @@ struct Open {
     over: bool,
     /// A job was cut since the last one was asked for.
     cut: bool,
+    /// Somebody says when it ends.
+    held: bool,
 }
 
 /// The builds that go on.
@@ -89,7 +91,7 @@ impl Groups {
             (None, Some(root)) => self.roots.get(&root).copied().or_else(|| self.near(now, origin)),
             (None, None) => self.near(now, origin),
         };
-        let key = known.unwrap_or_else(|| self.begin(now, origin));
+        let key = known.unwrap_or_else(|| self.begin(now, origin, false));
         let is_new = known.is_none();
         if let Some(root) = origin.root.filter(|_| origin.run.is_none()) {
             // One command after another in one directory: the build goes on with the new root.
@@ -107,8 +109,8 @@ impl Groups {
         (key, is_new)
     }
 
-    /// A build that was announced before its first job (`potluck run`).
-    pub fn begin(&mut self, now: Duration, origin: &Origin<'_>) -> Key {
+    /// A build before its first job; `held`: it ends by [`Groups::close`] alone (`potluck run`).
+    pub fn begin(&mut self, now: Duration, origin: &Origin<'_>, held: bool) -> Key {
         self.next += 1;
         let key = self.next;
         if let Some(run) = origin.run {
@@ -117,7 +119,7 @@ impl Groups {
         let root = origin.root.filter(|_| origin.run.is_none());
         let place = (origin.session, origin.cwd.to_vec());
         let run = origin.run.map(str::to_owned);
-        self.open.insert(key, Open { run, root, place, running: 0, heard: now, over: false, cut: false });
+        self.open.insert(key, Open { run, root, place, running: 0, heard: now, over: false, cut: false, held });
         key
     }
 
@@ -156,16 +158,12 @@ impl Groups {
     }
 
     /// Builds that are over, and whether a job of them was cut last. They are forgotten here. One whose root is gone waits
-    /// for [`APART_MAX`]: the next command of a script may follow. Those of `potluck run` end by [`Groups::close`].
+    /// for [`APART_MAX`]: the next command of a script may follow.
     pub fn over(&mut self, now: Duration) -> Vec<(Key, bool)> {
         let is_over = |open: &Open| {
             let silent = now.saturating_sub(open.heard);
-            let limit = match (open.over, &open.run) {
-                (_, Some(_)) => return false,
-                (true, None) => APART_MAX,
-                (false, None) => SILENCE_MAX,
-            };
-            open.running == 0 && silent >= limit
+            let limit = if open.over { APART_MAX } else { SILENCE_MAX };
+            !open.held && open.running == 0 && silent >= limit
         };
         let keys: Vec<Key> = self.open.iter().filter(|(_, open)| is_over(open)).map(|(key, _)| *key).collect();
         keys.into_iter().map(|key| (key, self.close(key))).collect()

@@ -37,7 +37,7 @@ fn one_root_is_one_build_wherever_its_jobs_run() {
 fn potluck_run_is_its_build_whatever_the_processes_say() {
     let mut groups = Groups::default();
     let run = |pid, cwd| Origin { run: Some("b7f3k2"), ..from(Some(root(pid)), cwd) };
-    let key = groups.begin(s(0), &run(1, "/p"));
+    let key = groups.begin(s(0), &run(1, "/p"), true);
     assert_eq!(groups.join(s(1), &run(2, "/p")), (key, false));
     assert_eq!(groups.join(s(90), &run(3, "/q")), (key, false));
     groups.ended(key, s(91), false);

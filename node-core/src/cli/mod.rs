@@ -1,6 +1,8 @@
 //! The command line: one table (clap's) for parser, help and, later, man page and completions. Each command asks the
 //! running node of the same XDG folders, or is the node.
 
+mod builds;
+mod run;
 mod show;
 mod tools;
 
@@ -53,6 +55,45 @@ enum Command {
         #[arg(long)]
         headless: bool,
     },
+    /// Run a build command: its jobs are one build, and compilers on its PATH are Potluck
+    Run {
+        /// No summary
+        #[arg(short, long)]
+        quiet: bool,
+        /// Name of the build [default: that of the project's folder]
+        #[arg(long)]
+        name: Option<String>,
+        /// Leave PATH as it is
+        #[arg(long)]
+        no_wrap: bool,
+        /// The command, such as make -j16
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Builds so far, newest first
+    Builds {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Only the last N [default: 20]
+        #[arg(short = 'n', value_name = "N")]
+        last: Option<u32>,
+    },
+    /// What a build did: where its jobs ran, what it waited for
+    Report {
+        /// `last`, or an id or name of `potluck builds`
+        #[arg(default_value = "last")]
+        build: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Write all jobs as a Chrome trace
+        #[arg(long, value_name = "FILE")]
+        trace: Option<std::path::PathBuf>,
+        /// Write all jobs as comma-separated values
+        #[arg(long, value_name = "FILE")]
+        csv: Option<std::path::PathBuf>,
+    },
     /// What this node does now
     #[command(visible_alias = "-s")]
     Status {
@@ -60,9 +101,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Why jobs ran where they ran: `last`, a source file or job number, or `-- COMMAND` for one that has not run
+    /// Why jobs ran where they ran: `last`, a build, a source file or job number, or `-- COMMAND` for one that has not run
     Explain {
-        /// `last`, FILE or JOB
+        /// `last`, BUILD, FILE or JOB
         what: Option<String>,
         /// For programs
         #[arg(long)]
@@ -221,6 +262,14 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             let quota_bytes = quota << 20;
             node::run(node::Options { listen, serve, local_slots, local_compiles, name, no_fuse, quota_bytes })?;
         }
+        Command::Run { quiet, name, no_wrap, command } => {
+            return run::run(&run::Options { is_quiet: quiet, name, no_wrap, command });
+        }
+        Command::Builds { json, last } => builds::builds(last, json)?,
+        Command::Report { build, json, trace, csv } => {
+            let exports = builds::Exports { json, trace: trace.as_deref(), csv: csv.as_deref() };
+            builds::report(&build, &exports)?;
+        }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
         Command::Explain { what, json, options, command } => {
             if options {
@@ -320,37 +369,52 @@ fn send(stream: &UnixStream, mut bytes: &[u8]) -> std::io::Result<()> {
 
 /// Asks the node and hands over every answer up to the last.
 pub(crate) fn call_each(request: &Value, mut each: impl FnMut(Value)) -> Result<(), Failure> {
+    let mut stream = ask(request)?;
+    loop {
+        let (value, last) = answer_of(&mut stream)?;
+        each(value);
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends a call; answers come on the connection.
+fn ask(request: &Value) -> Result<UnixStream, Failure> {
     let path = Dirs::from_env().socket();
     let owner = std::fs::metadata(&path).map(|m| std::os::unix::fs::MetadataExt::uid(&m));
     if owner.is_ok_and(|uid| uid != rustix::process::geteuid().as_raw()) {
         let text = format!("{} belongs to another user; a node answers only its own", path.display());
         return Err(Failure { exit: 3, text });
     }
-    let mut stream = UnixStream::connect(&path).map_err(|_| Failure {
+    let stream = UnixStream::connect(&path).map_err(|_| Failure {
         exit: 3,
         text: format!("no node runs here ({}); start it with: potluck node", path.display()),
     })?;
-    let io = |error: std::io::Error| Failure { exit: 1, text: format!("the node ended before it answered: {error}") };
-    send(&stream, &ipc::encode(&Request::Api { json: request.to_string() })).map_err(io)?;
-    loop {
-        let mut head = [0; 4];
-        stream.read_exact(&mut head).map_err(io)?;
-        let len = ipc::frame_len(head).map_err(|e| Failure::from(e.to_string()))?;
-        let mut body = vec![0; len];
-        stream.read_exact(&mut body).map_err(io)?;
-        match ipc::decode::<Reply>(&body).map_err(|e| Failure::from(e.to_string()))? {
-            Reply::Api { json, last } => {
-                let value: Value = serde_json::from_str(&json).map_err(|e| Failure::from(e.to_string()))?;
-                if let Some(error) = value.get("error").and_then(Value::as_str) {
-                    let exit = if error.contains("no team") { 4 } else { 1 };
-                    return Err(Failure { exit, text: error.to_owned() });
-                }
-                each(value);
-                if last {
-                    return Ok(());
-                }
+    send(&stream, &ipc::encode(&Request::Api { json: request.to_string() })).map_err(ended_early)?;
+    Ok(stream)
+}
+
+fn ended_early(error: std::io::Error) -> Failure {
+    Failure { exit: 1, text: format!("the node ended before it answered: {error}") }
+}
+
+/// The next answer, and whether it is the last; one with an error is a failure.
+fn answer_of(stream: &mut UnixStream) -> Result<(Value, bool), Failure> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).map_err(ended_early)?;
+    let len = ipc::frame_len(head).map_err(|e| Failure::from(e.to_string()))?;
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).map_err(ended_early)?;
+    match ipc::decode::<Reply>(&body).map_err(|e| Failure::from(e.to_string()))? {
+        Reply::Api { json, last } => {
+            let value: Value = serde_json::from_str(&json).map_err(|e| Failure::from(e.to_string()))?;
+            if let Some(error) = value.get("error").and_then(Value::as_str) {
+                let exit = if error.contains("no team") { 4 } else { 1 };
+                return Err(Failure { exit, text: error.to_owned() });
             }
-            other => return Err(Failure::from(format!("the node answered {other:?}"))),
+            Ok((value, last))
         }
+        other => Err(Failure::from(format!("the node answered {other:?}"))),
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `finish`: results, faults, outputs. `view`: what is shown of all that.
+//! `finish`: results, faults, outputs. `builds`: jobs into builds. `view`: what is shown of all that.
 
 mod arrivals;
+mod builds;
+mod builds_view;
 mod compilers;
 mod finish;
 mod peers;
@@ -95,6 +97,12 @@ pub enum Event {
     Depended(JobId, Option<Vec<Vec<u8>>>),
     /// A large content was read and sent, or could not be.
     Uploaded(NodeId, u64, potluck_model::ids::Digest, Result<u64, String>),
+    /// A process is gone that builds began with.
+    RootEnded(potluck_model::builds::Root),
+    /// The history was read: all builds, oldest first.
+    History(Vec<crate::builds::Meta>),
+    /// Show a view of the window, such as `builds/ID`: somebody clicked a notification.
+    Open(String),
     /// Time passed.
     Tick,
     /// End the node.
@@ -178,6 +186,7 @@ pub struct Core {
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
+    pub(crate) builds: builds::Builds,
     actions: Vec<place::Action>,
     quit: bool,
 }
@@ -210,6 +219,7 @@ impl Core {
             allow_fuse: settings.allow_fuse,
         };
         let mut core = Self {
+            builds: builds::Builds::new(&settings.dirs, &events),
             compilers: compilers::State::new(&settings.dirs),
             understood: understood::Understood::default(),
             submitter: place::Submitter::new(me, config),
@@ -283,10 +293,12 @@ impl Core {
             }
             self.place(place::Event::Tick);
             self.work(place::WorkerEvent::Tick);
+            self.builds_tick();
             if asked {
                 taken.all();
             }
             if self.quit {
+                self.builds_end();
                 return;
             }
         }
@@ -313,6 +325,9 @@ impl Core {
             Event::Compiler(found) => self.compiler_found(found),
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
+            Event::RootEnded(root) => self.build_root_ended(root),
+            Event::History(metas) => self.history_loaded(metas),
+            Event::Open(view) => self.builds.opened(view),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;
