@@ -1,6 +1,7 @@
 //! The node: the shell of sockets, files and processes around the model. See ARCHITECTURE.md.
 
 pub mod alarm;
+pub mod builds;
 pub mod bytes;
 pub mod cli;
 pub mod client;
@@ -23,6 +24,7 @@ pub mod membership;
 pub mod mirror;
 pub mod net;
 pub mod node;
+pub mod notify;
 pub mod outputs;
 pub mod presence;
 pub mod proof;

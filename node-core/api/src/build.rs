@@ -165,9 +165,9 @@ views! {
         pub machines: Vec<String>,
         /// Codes that `reason` counts in; 0 is none.
         pub reasons: Vec<String>,
-        /// Start, milliseconds after the build's.
+        /// Start, milliseconds after the build's: when it got a core. Finding out and waiting come before it.
         pub start_ms: Vec<u32>,
-        /// Duration.
+        /// From there to its end: travel, compile, finish.
         pub took_ms: Vec<u32>,
         /// 0 remote, 1 here, 2 only here, 3 failed: [`Kind`].
         pub kind: Vec<u8>,

@@ -1,14 +1,16 @@
 //! Potluck's decisions, pure: no IO, no clock, no randomness. Time, file contents and seeds are arguments.
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
-//! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), and
-//! how they find each other (`nearby`, `alive`).
+//! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), how
+//! they find each other (`nearby`, `alive`), and what is told of it all (`builds`, `notify`).
 
 pub mod alive;
+pub mod builds;
 pub mod certain;
 pub mod ids;
 pub mod limits;
 pub mod nearby;
+pub mod notify;
 pub mod options;
 pub mod place;
 pub mod plan;

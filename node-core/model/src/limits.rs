@@ -137,3 +137,13 @@ impl Default for JobLimits {
         }
     }
 }
+/// Jobs of one build that are kept one by one; later ones are only counted. Chromium has 60,000; a row is some 150 bytes.
+pub const BUILD_JOBS_MAX: usize = 200_000;
+/// Builds that go on at a time; beyond it the oldest is closed.
+pub const BUILDS_OPEN_MAX: usize = 64;
+/// Builds that the history keeps however old they are.
+pub const HISTORY_BUILDS_MIN: usize = 500;
+/// Days for which it keeps all.
+pub const HISTORY_DAYS: u64 = 30;
+/// Bytes of it on disk, whatever the two above say.
+pub const HISTORY_BYTES_MAX: u64 = 1 << 30;

@@ -51,6 +51,20 @@ macro_rules! reasons {
                 }
             }
 
+            /// The reason of a code with its argument, as `Display` writes it.
+            pub fn from_code(code: &str) -> Option<Reason> {
+                match code.strip_prefix("unsupported-flag:") {
+                    Some(flag) => Some(Reason::UnsupportedFlag(flag.to_owned())),
+                    None => Reason::ALL.iter().find(|r| r.code() == code).cloned(),
+                }
+            }
+
+            /// Something can be done about it: it is neither the nature of the job nor what placing found best.
+            pub fn is_avoidable(&self) -> bool {
+                !matches!(self.class(), Class::Only)
+                    && !matches!(self, Reason::FasterHere | Reason::TooSmall | Reason::RaceWonHere)
+            }
+
             /// One sentence: what it means and what the user can do.
             pub fn sentence(&self) -> &'static str {
                 match self {

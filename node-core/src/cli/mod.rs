@@ -1,7 +1,9 @@
 //! The command line: one table (clap's) for parser, help, man page and completions. Each command asks the
 //! running node of the same XDG folders, or is the node.
 
+mod builds;
 mod manual;
+mod run;
 mod show;
 mod tools;
 mod ui;
@@ -62,6 +64,45 @@ enum Command {
         #[arg(long, value_name = "ADDR", value_parser = crate::web::loopback)]
         web: Option<SocketAddr>,
     },
+    /// Run a build command: its jobs are one build, and compilers on its PATH are Potluck
+    Run {
+        /// No summary
+        #[arg(short, long)]
+        quiet: bool,
+        /// Name of the build [default: that of the project's folder]
+        #[arg(long)]
+        name: Option<String>,
+        /// Leave PATH as it is
+        #[arg(long)]
+        no_wrap: bool,
+        /// The command, such as make -j16
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Builds so far, newest first
+    Builds {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Only the last N [default: 20]
+        #[arg(short = 'n', value_name = "N")]
+        last: Option<u32>,
+    },
+    /// What a build did: where its jobs ran, what it waited for
+    Report {
+        /// `last`, or an id or name of `potluck builds`
+        #[arg(default_value = "last")]
+        build: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Write all jobs as a Chrome trace
+        #[arg(long, value_name = "FILE")]
+        trace: Option<std::path::PathBuf>,
+        /// Write all jobs as comma-separated values
+        #[arg(long, value_name = "FILE")]
+        csv: Option<std::path::PathBuf>,
+    },
     /// What this node does now
     #[command(visible_alias = "-s")]
     Status {
@@ -69,9 +110,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Why jobs ran where they ran: `last`, a source file or job number, or `-- COMMAND` for one that has not run
+    /// Why jobs ran where they ran: `last`, a build, a source file or job number, or `-- COMMAND` for one that has not run
     Explain {
-        /// `last`, FILE or JOB
+        /// `last`, BUILD, FILE or JOB
         what: Option<String>,
         /// For programs
         #[arg(long)]
@@ -217,6 +258,13 @@ impl From<String> for Failure {
     }
 }
 
+impl From<client::Trouble> for Failure {
+    fn from(trouble: client::Trouble) -> Self {
+        let exit = if matches!(trouble, client::Trouble::Broken(_)) { 1 } else { 3 };
+        Self { exit, text: trouble.to_string() }
+    }
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     end_on_closed_pipe(true);
@@ -278,6 +326,14 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
                 quota_bytes,
                 web,
             })?;
+        }
+        Command::Run { quiet, name, no_wrap, command } => {
+            return run::run(&run::Options { is_quiet: quiet, name, no_wrap, command });
+        }
+        Command::Builds { json, last } => builds::builds(last, json)?,
+        Command::Report { build, json, trace, csv } => {
+            let exports = builds::Exports { json, trace: trace.as_deref(), csv: csv.as_deref() };
+            builds::report(&build, &exports)?;
         }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
         Command::Explain { what, json, options, command } => {
@@ -374,18 +430,27 @@ pub(crate) fn call(request: &Value) -> Result<Value, Failure> {
 
 /// Asks the node and hands over every answer up to the last.
 pub(crate) fn call_each(request: &Value, mut each: impl FnMut(Value)) -> Result<(), Failure> {
-    let failure = |trouble: client::Trouble| Failure {
-        exit: if matches!(trouble, client::Trouble::Broken(_)) { 1 } else { 3 },
-        text: trouble.to_string(),
-    };
-    let mut conversation = Conversation::begin(&Dirs::from_env().socket(), &request.to_string()).map_err(failure)?;
-    while let Some(answer) = conversation.next_answer().map_err(failure)? {
-        let value: Value = serde_json::from_str(&answer).map_err(|e| Failure::from(e.to_string()))?;
-        if let Some(error) = value.get("error").and_then(Value::as_str) {
-            let exit = if error.contains("no team") { 4 } else { 1 };
-            return Err(Failure { exit, text: error.to_owned() });
-        }
+    let mut conversation = ask(request)?;
+    while let Some(value) = answer_of(&mut conversation)? {
         each(value);
     }
     Ok(())
+}
+
+/// Sends a call; answers come in the conversation.
+fn ask(request: &Value) -> Result<Conversation, Failure> {
+    Ok(Conversation::begin(&Dirs::from_env().socket(), &request.to_string())?)
+}
+
+/// The next answer; one with an error is a failure.
+fn answer_of(conversation: &mut Conversation) -> Result<Option<Value>, Failure> {
+    let Some(answer) = conversation.next_answer()? else { return Ok(None) };
+    let value: Value = serde_json::from_str(&answer).map_err(|e| Failure::from(e.to_string()))?;
+    match value.get("error").and_then(Value::as_str) {
+        Some(error) => {
+            let exit = if error.contains("no team") { 4 } else { 1 };
+            Err(Failure { exit, text: error.to_owned() })
+        }
+        None => Ok(Some(value)),
+    }
 }

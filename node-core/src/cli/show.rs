@@ -168,21 +168,10 @@ pub(super) fn explain(answer: &Value, json: bool) {
         }
         return;
     }
-    if answer["total"] == 0 {
-        return println!(
-            "no compile came to this node since it started; build with: make CC=\"potluck gcc\" CXX=\"potluck g++\""
-        );
+    if answer["build"].is_null() {
+        return println!("no build came to this node yet; build with: potluck run -- make");
     }
-    println!("{} of {} jobs ran elsewhere since this node started", answer["remote"], answer["total"]);
-    for group in list(&answer["local"]) {
-        let avoidable = if group["avoidable"] == true { "  (avoidable)" } else { "" };
-        println!(
-            "{:>6} here  {:<24}{avoidable}\n             {}",
-            group["count"],
-            text(&group["reason"]),
-            text(&group["text"])
-        );
-    }
+    super::builds::explain(answer);
 }
 
 struct Disk;

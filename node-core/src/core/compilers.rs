@@ -136,7 +136,9 @@ impl State {
 /// Of the compiler's name and all that was sent of the environment, but the working directory's name.
 pub(super) fn steering_digest(compile: &ipc::Compile) -> Digest {
     let mut text = Vec::with_capacity(4096);
-    let entries = compile.env.iter().filter(|entry| !entry.starts_with(b"PWD="));
+    // Which build it is says nothing about a command.
+    let own = |entry: &&Vec<u8>| !entry.starts_with(b"PWD=") && !entry.starts_with(b"POTLUCK_BUILD_");
+    let entries = compile.env.iter().filter(own);
     for part in std::iter::once(&compile.compiler).chain(entries) {
         // No string of a process holds a zero byte, so that different lists make different texts.
         text.extend_from_slice(part);

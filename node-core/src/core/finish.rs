@@ -34,7 +34,9 @@ impl Core {
             self.void_run(Some(peer), Some(Box::new(result)));
             return self.place(place::Event::Result { job: id, peer, outcome: Outcome::Ok });
         }
+        let now = self.now();
         let job = self.jobs.get_mut(&id).expect("looked up above");
+        job.result_at = now;
         job.bytes_down += size;
         let large: Vec<u64> = result.outputs.iter().filter(|o| o.transfer != 0).map(|o| o.transfer).collect();
         let complete = self.peers.get(&peer).is_some_and(|p| large.iter().all(|t| p.arrivals.has(*t)));
@@ -59,6 +61,9 @@ impl Core {
             _ => "void".to_owned(),
         };
         self.count_run(end, &fate);
+        if concluded == Some(Outcome::Elsewhere(Reason::PeerReclaimed)) {
+            self.build_reclaimed(id, peer);
+        }
         let Some(outcome) = concluded else { return };
         let again = outcome == Outcome::Retry;
         self.place(place::Event::Result { job: id, peer, outcome });
@@ -574,6 +579,7 @@ impl Core {
         self.predictions.insert(source.clone(), (cpu_ms.max(1), result.max_rss_bytes));
         self.totals.remote += 1;
         self.record_remote(&job, &source, peer, result);
+        self.build_remote(&job, peer, result);
         let ask_id = job.ask;
         let Some(ask) = self.asks.get_mut(&ask_id) else { return };
         ask.jobs.retain(|j| *j != id);
@@ -587,7 +593,8 @@ impl Core {
         if ask.parts.len() > 1 && spoke && !ask.compile.no_fallback {
             return self.here(ask_id, Reason::MultipleSources);
         }
-        let Some(ask) = self.asks.remove(&ask_id) else { return };
+        let Some(mut ask) = self.asks.remove(&ask_id) else { return };
+        self.build_parts_done(std::mem::take(&mut ask.mark));
         let mut reply = (0, Vec::new(), Vec::new());
         for (exit, stdout, stderr) in ask.parts.into_iter().flatten() {
             reply.0 = reply.0.max(exit);

@@ -3,15 +3,18 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `sharing`: slots given and taken back. `finish`: results, faults, outputs. `network`: who is there. `view`: what is
-//! shown of all that, and `snapshot` of all at once.
+//! `sharing`: slots given and taken back. `finish`: results, faults, outputs. `builds`: jobs into builds. `network`: who
+//! is there. `view`: what is shown of all that, and `snapshot` of all at once.
 
 mod arrivals;
+mod builds;
+mod builds_view;
 mod compilers;
 mod finish;
 mod machines;
 pub(crate) mod network;
 mod peers;
+mod problems;
 mod pulse;
 mod serve;
 mod sharing;
@@ -120,6 +123,12 @@ pub enum Event {
     TeamChanged,
     /// What submitters had left here was looked through.
     Received(Vec<(NodeId, u64, Option<u64>)>),
+    /// A process is gone that builds began with.
+    RootEnded(potluck_model::builds::Root),
+    /// The history was read: all builds, oldest first.
+    History(Vec<crate::builds::Meta>),
+    /// Show a view of the window, such as `builds/ID`: somebody clicked a notification.
+    Open(String),
     /// Time passed.
     Tick,
     /// End the node.
@@ -206,9 +215,15 @@ pub struct Core {
     pub(crate) dial: Dials,
     pub(crate) network: network::Network,
     pub(crate) pulse: pulse::Pulse,
+    /// Since when each problem is one, milliseconds since 1970.
+    pub(crate) since: BTreeMap<String, u64>,
+    pub(crate) problems_due_ms: u64,
+    /// Members whose protocol is another one: name and version.
+    pub(crate) strange: HashMap<NodeId, (String, String)>,
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
+    pub(crate) builds: builds::Builds,
     actions: Vec<place::Action>,
     quit: bool,
 }
@@ -241,6 +256,7 @@ impl Core {
             allow_fuse: settings.allow_fuse,
         };
         let mut core = Self {
+            builds: builds::Builds::new(&settings.dirs, &events),
             compilers: compilers::State::new(&settings.dirs),
             understood: understood::Understood::default(),
             submitter: place::Submitter::new(me, config),
@@ -248,6 +264,9 @@ impl Core {
             guests: serve::Guests::new(guest_settings, events.clone()),
             network: network::Network::new(settings.discovery, remembered),
             pulse: pulse::Pulse::default(),
+            since: BTreeMap::new(),
+            problems_due_ms: 0,
+            strange: HashMap::new(),
             sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
             membership,
             runtime: tokio::runtime::Handle::current(),
@@ -322,12 +341,15 @@ impl Core {
             self.work(place::WorkerEvent::Tick);
             self.tell_sharing();
             self.tell_pulse();
+            self.note_problems();
             self.watch_links();
+            self.builds_tick();
             if asked {
                 taken.all();
             }
             self.tell_watching(last > 0);
             if self.quit {
+                self.builds_end();
                 return;
             }
         }
@@ -358,6 +380,9 @@ impl Core {
             Event::Discovery(news) => self.discovered(news),
             Event::TeamChanged => self.team_changed(),
             Event::Received(found) => self.guests.received.found(found),
+            Event::RootEnded(root) => self.build_root_ended(root),
+            Event::History(metas) => self.history_loaded(metas),
+            Event::Open(view) => self.builds.opened(view),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;

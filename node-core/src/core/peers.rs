@@ -274,8 +274,11 @@ impl Core {
                 peer.short(),
                 hello.major
             ));
+            let name = super::snapshot::shown_name(&hello.name);
+            self.strange.insert(peer, (name, super::snapshot::shown_name(&hello.app_version)));
             return self.close_link(peer);
         }
+        self.strange.remove(&peer);
         let facts = PeerFacts {
             rtt: Duration::from_millis(1),
             bandwidth_bytes_s: 0,

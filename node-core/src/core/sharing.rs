@@ -129,6 +129,13 @@ impl Core {
     pub(super) fn share(&mut self, update: Update) {
         let Update { shared, answers } = update;
         let old = std::mem::replace(&mut self.sharing.shared, shared);
+        let notify = &self.sharing.shared.values.notify;
+        self.builds.notify = potluck_model::notify::Settings {
+            finished: notify.finished,
+            finished_after: Duration::from_secs(notify.finished_after_s.into()),
+            joins: notify.joins,
+            problems: notify.problems,
+        };
         let (before, act) = (code_of(&old), self.sharing.shared.decision.act);
         // No job begins any more, and in the same instant those that run stand still.
         let slots = self.sharing.shared.decision.slots;

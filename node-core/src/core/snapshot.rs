@@ -2,18 +2,20 @@
 //! somebody looks.
 
 use potluck_api::view::{
-    CacheView, Fix, FixAction, KeyPlace, MemberView, NearbyTeam, NotifySettings, Problem, ReceivedView, Snapshot,
-    SyncState, SyncView, TeamView, ThisPc, ToolchainView,
+    CacheView, KeyPlace, MemberView, NearbyTeam, ReceivedView, Snapshot, SyncState, SyncView, TeamView, ThisPc,
+    ToolchainView,
 };
 use std::collections::HashSet;
 
 use potluck_model::ids::{Digest, NodeId, ToolchainId};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::peers::{Peer, Stage, stage_word};
 use super::view::name_of;
 use super::{ConnId, Core, Replies};
 
+/// Builds in a snapshot; `builds` has all.
+const BUILDS_SHOWN: usize = 100;
 /// Names of peers are cut at this many characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -45,7 +47,7 @@ impl Core {
         let machines = self.machine_views();
         Snapshot {
             schema: potluck_api::SCHEMA,
-            open: None,
+            open: self.builds.open_view.clone(),
             this: self.this_view(),
             share: self.share_view(),
             team: self.team_view(),
@@ -53,22 +55,22 @@ impl Core {
             joining: None,
             pool: self.pool_view(&machines),
             machines,
-            building: Vec::new(),
-            builds: Vec::new(),
+            building: self.building(),
+            builds: self.build_rows(BUILDS_SHOWN),
             toolchains: self.toolchain_views(),
             received: self.received_views(),
             cache: self.cache_view(),
-            problems: self.problem_views(),
+            problems: self.problems(),
             recent: Vec::new(),
-            checks: Vec::new(),
-            notify: NotifySettings { finished: true, finished_after_s: 30, joins: true, problems: true },
+            checks: self.checks(),
+            notify: self.sharing.shared.values.notify.clone(),
             addresses: self.addresses.clone(),
             scenes: Vec::new(),
         }
     }
 
     /// Wall clock at the node's start.
-    fn started_ms(&self) -> u64 {
+    pub(super) fn started_ms(&self) -> u64 {
         (Self::clock_us() / 1000).saturating_sub(self.started.elapsed().as_millis() as u64)
     }
 
@@ -79,7 +81,7 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cores: cores(),
             headless: true,
-            role: None,
+            role: self.sharing.shared.values.role,
             // The wall clock may be corrected by a little: whole seconds stay the same.
             started_ms: (self.started_ms() + 500) / 1000 * 1000,
             key: KeyPlace::File("this node keeps its key in its state folder".to_owned()),
@@ -216,34 +218,11 @@ impl Core {
             disk_free: free / 100_000_000 * 100_000_000,
         }
     }
-
-    /// Those of `status`, in the shape of the window. No team is a state of the window, no problem.
-    fn problem_views(&self) -> Vec<Problem> {
-        let started_ms = (self.started_ms() + 500) / 1000 * 1000;
-        let problem = |value: Value| {
-            let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-            let code = text("code");
-            let action = FixAction::Command { text: text("fix") };
-            Problem {
-                attention: !matches!(code.as_str(), "N1" | "V1" | "R1"),
-                headline: text("text"),
-                detail: String::new(),
-                fix: Fix { label: "Copy the command".into(), action },
-                since_ms: started_ms,
-                code,
-            }
-        };
-        self.problems().into_iter().filter(|p| p["code"] != "no_team").map(problem).collect()
-    }
 }
 
 /// Logical cores of this PC.
 pub(super) fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
-}
-
-fn own_arch_name() -> &'static str {
-    std::env::consts::ARCH
 }
 
 fn sync_state(stage: &Stage) -> SyncState {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
 use potluck_model::options::{self, Invocation, ReadFile};
@@ -52,6 +52,8 @@ pub(crate) struct Ask {
     pub(crate) steering: Digest,
     /// The whole command: what its meaning goes by.
     pub(crate) key: Digest,
+    /// Its build, and what is known of its times.
+    pub(crate) mark: super::builds::Mark,
 }
 
 /// One compile of an ask.
@@ -86,6 +88,9 @@ pub(crate) struct Job {
     pub(crate) note: String,
     /// Waits for packing, a search list or `-M`, and is not placed.
     pub(crate) parked: bool,
+    /// When it got the core that it is on, and when the result came: for display only.
+    pub(crate) placed_at: Duration,
+    pub(crate) result_at: Duration,
 }
 
 /// Remembers whether a file was asked for.
@@ -139,6 +144,7 @@ impl Core {
         let steering = super::compilers::steering_digest(&compile);
         let ask = Ask {
             key: understood::key(&steering, &compile),
+            mark: self.build_asked(&compile),
             steering,
             conn,
             replies,
@@ -248,6 +254,10 @@ impl Core {
                 }
                 Err(reason) => return self.here(id, reason),
             }
+        }
+        let now = self.now();
+        if let Some(ask) = self.asks.get_mut(&id) {
+            ask.mark.ready_at = now;
         }
         for job in ready {
             let job_id = JobId(self.next_job);
@@ -385,6 +395,8 @@ impl Core {
             held: None,
             note: String::new(),
             parked: false,
+            placed_at: Duration::ZERO,
+            result_at: Duration::ZERO,
         })
     }
 
@@ -392,6 +404,9 @@ impl Core {
     pub(super) fn send_job(&mut self, id: JobId, peer_id: NodeId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let was_at = job.peer.replace(peer_id);
+        if was_at != Some(peer_id) {
+            job.placed_at = self.started.elapsed();
+        }
         if job.parked {
             return;
         }
@@ -519,6 +534,9 @@ impl Core {
     /// Local by nature or by decision: through a local slot.
     pub(super) fn here(&mut self, id: u64, reason: Reason) {
         let Some(ask) = self.asks.get_mut(&id) else { return };
+        if ask.mark.ready_at.is_zero() {
+            ask.mark.ready_at = self.started.elapsed();
+        }
         for job in std::mem::take(&mut ask.jobs) {
             self.forget_job(job);
             self.place(place::Event::Cancel { job });
@@ -532,6 +550,7 @@ impl Core {
         let Some(ask) = self.asks.remove(&id) else { return };
         self.count_local(&reason);
         self.record_local(&ask, &reason, String::new());
+        self.build_local(&ask, &reason, 0);
         self.conns.insert(ask.conn, Conn::Free);
         let _ = ask.replies.send(ipc::Reply::Local { reason: reason.to_string() });
     }
@@ -547,6 +566,7 @@ impl Core {
         };
         // What a worker said of it: which limit it hit there, what was wrong with its outputs.
         let note = self.jobs.get(&id).map(|job| job.note.clone()).unwrap_or_default();
+        let tries = self.jobs.get(&id).map_or(0, |job| job.tries);
         // One part goes home: all of them do, the compiler does them in one go.
         for other in std::mem::take(&mut ask.jobs) {
             self.forget_job(other);
@@ -561,6 +581,7 @@ impl Core {
         }
         self.count_local(&reason);
         self.record_local(&ask, &reason, note);
+        self.build_local(&ask, &reason, tries);
         self.conns.insert(ask.conn, Conn::Running(id));
         if ask.replies.send(ipc::Reply::Local { reason: reason.to_string() }).is_err() {
             self.conn_gone(ask.conn);
@@ -579,6 +600,7 @@ impl Core {
             "not compiled, because POTLUCK_FALLBACK=0 and it cannot run elsewhere ({reason}): {}",
             reason.sentence()
         );
+        self.build_refused(ask, reason, exit);
         self.conns.remove(&ask.conn);
         let _ = ask.replies.send(ipc::Reply::Fail { exit, message });
     }
@@ -597,6 +619,7 @@ impl Core {
 
     /// A compile that failed elsewhere has ended here: the two must agree.
     pub(super) fn local_ended(&mut self, conn: ConnId, exit: i32) {
+        self.build_local_said(conn, exit);
         if exit == 0 {
             self.totals.differing += 1;
             self.differed(conn);
@@ -606,9 +629,11 @@ impl Core {
     pub(super) fn conn_gone(&mut self, conn: ConnId) {
         self.watchers.retain(|w| !w.is_of(conn));
         self.watch.remove(conn);
+        self.build_conn_gone(conn);
         match self.conns.remove(&conn) {
             Some(Conn::Asking(id)) => {
                 let Some(ask) = self.asks.remove(&id) else { return };
+                self.build_cut(&ask);
                 for job in ask.jobs {
                     self.forget_job(job);
                     self.place(place::Event::Cancel { job });

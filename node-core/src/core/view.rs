@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use potluck_api::call::Call;
 use potluck_model::ids::{NodeId, ToolchainId};
 use potluck_model::limits::JOB_RECORDS_MAX;
-use potluck_model::reason::{Class, Reason};
+use potluck_model::reason::Reason;
 use potluck_wire::{ipc, pool};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -87,6 +87,15 @@ impl Core {
                 | Call::Role { .. }
                 | Call::NotifySettings { .. }),
             ) => return self.share_call(call, replies),
+            Ok(
+                call @ (Call::Builds { .. }
+                | Call::Report { .. }
+                | Call::Jobs { .. }
+                | Call::BuildBegin { .. }
+                | Call::BuildEnd { .. }
+                | Call::BuildForget { .. }
+                | Call::Explain { .. }),
+            ) => return self.builds_call(conn, call, replies),
             Ok(call) => (self.call(call), true),
         };
         let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
@@ -96,8 +105,8 @@ impl Core {
         match call {
             Call::Status => self.status(),
             Call::Snapshot => json!(self.snapshot()),
+            Call::Doctor => json!(self.checks()),
             Call::Log { limit, role } => self.log(limit.unwrap_or(usize::MAX), role.as_deref()),
-            Call::Explain { what, cwd } => self.explain(&what, cwd.as_deref()),
             Call::Toolchains => self.toolchains(),
             Call::ToolchainVerify { id } => {
                 let ids = match self.chosen(id.as_deref()) {
@@ -308,56 +317,8 @@ impl Core {
             "bytes": {"up": self.totals.bytes_up, "down": self.totals.bytes_down},
             "tree": self.tree.counts,
             "packing": self.compilers.is_packing(),
-            "problems": self.problems(),
+            "problems": self.problem_status(),
         })
-    }
-
-    /// What a person should know now, as codes of UX 2.9 with a sentence and what to do.
-    pub(super) fn problems(&self) -> Vec<Value> {
-        let mut out = Vec::new();
-        let mut add = |code: &str, text: String, fix: &str| out.push(json!({"code": code, "text": text, "fix": fix}));
-        if !self.membership.view().joined {
-            add("no_team", "This PC is in no team.".into(), "potluck team create NAME, or potluck team join LINK");
-        } else if !self.peers.values().any(|p| p.link.is_some()) {
-            add("N1", "No other computer is reachable now.".into(), "potluck peers add ADDR:PORT");
-        }
-        if self.discovery() == potluck_api::view::Discovery::Blocked {
-            add("N2", "This network hides computers from each other.".into(), "potluck peers add ADDR:PORT");
-        }
-        if let Some(why) = &self.sharing.shared.safe_box.fault {
-            add(
-                "S1",
-                format!("This computer cannot lock builds in a safe box, so it does not help others: {why}"),
-                "potluck doctor",
-            );
-        }
-        for (path, why) in self.compilers.failures() {
-            add("T1", format!("{} cannot be used on other machines: {why}", path.display()), "potluck toolchain list");
-        }
-        for (id, peer) in &self.peers {
-            if peer.link.is_some() && peer.clock_skew_us.unsigned_abs() > 300_000_000 {
-                add(
-                    "C1",
-                    format!("The clock of {} differs by more than five minutes.", name_of(peer, *id)),
-                    "set the clock",
-                );
-            }
-            if let Some(marks) = self.marks.get(id).filter(|m| m.bad_output > 0) {
-                add(
-                    "R1",
-                    format!("{} sent results that were not taken: {}", name_of(peer, *id), marks.last),
-                    "ask its owner, or remove it from the team",
-                );
-            }
-            for (toolchain, stage) in &peer.toolchains {
-                if let Stage::Failed(why) = stage {
-                    let text =
-                        format!("Toolchain {} is not usable on {}: {why}", toolchain.short(), name_of(peer, *id));
-                    add("T1", text, "potluck toolchain verify");
-                }
-            }
-        }
-        out
     }
 
     fn log(&self, limit: usize, role: Option<&str>) -> Value {
@@ -378,34 +339,8 @@ impl Core {
         json!({"lines": &lines[skip..]})
     }
 
-    fn explain(&self, what: &str, cwd: Option<&str>) -> Value {
-        if what == "last" {
-            let mut groups: Vec<(String, u64, u64)> = Vec::new();
-            for record in self.records.iter().filter(|r| r.place == "local") {
-                let reason = record.reason.clone().unwrap_or_default();
-                match groups.iter_mut().find(|g| g.0 == reason) {
-                    Some(group) => {
-                        group.1 += 1;
-                        group.2 += record.wall_us;
-                    }
-                    None => groups.push((reason, 1, record.wall_us)),
-                }
-            }
-            groups.sort_by_key(|g| std::cmp::Reverse(g.1));
-            let remote = self.records.iter().filter(|r| r.place == "remote").count();
-            let groups: Vec<Value> = groups
-                .into_iter()
-                .map(|(code, count, _)| {
-                    let reason = reason_of(&code);
-                    json!({
-                        "reason": code, "count": count,
-                        "text": reason.as_ref().map_or("", |r| r.sentence()),
-                        "avoidable": reason.is_some_and(|r| !matches!(r.class(), Class::Only)),
-                    })
-                })
-                .collect();
-            return json!({"total": self.records.len(), "remote": remote, "local": groups});
-        }
+    /// A job of which a record is left, by its number or source.
+    pub(super) fn explain_job(&self, what: &str, cwd: Option<&str>) -> Option<Value> {
         let wanted = match cwd {
             Some(cwd) => PathBuf::from(cwd).join(what).to_string_lossy().into_owned(),
             None => what.to_owned(),
@@ -415,15 +350,9 @@ impl Core {
                 || r.source == what
                 || PathBuf::from(&r.cwd).join(&r.source).to_string_lossy() == wanted
         });
-        match found {
-            Some(record) => {
-                let reason = record.reason.as_deref().and_then(reason_of);
-                json!({"job": record, "text": reason.map_or("", |r| r.sentence())})
-            }
-            None => json!({"error": format!(
-                "no job of {what} since this node started; potluck log lists all, potluck explain -- COMMAND tells of one to come"
-            )}),
-        }
+        let record = found?;
+        let reason = record.reason.as_deref().and_then(Reason::from_code);
+        Some(json!({"job": record, "text": reason.map_or("", |r| r.sentence())}))
     }
 
     fn chosen(&self, id: Option<&str>) -> Result<Vec<ToolchainId>, String> {
@@ -616,12 +545,4 @@ impl Core {
 
 pub(super) fn name_of(peer: &super::peers::Peer, id: NodeId) -> String {
     peer.hello.as_ref().map(|h| h.name.clone()).filter(|n| !n.is_empty()).unwrap_or_else(|| id.short())
-}
-
-/// The reason of a code, if it is one.
-fn reason_of(code: &str) -> Option<Reason> {
-    match code.strip_prefix("unsupported-flag:") {
-        Some(flag) => Some(Reason::UnsupportedFlag(flag.to_owned())),
-        None => Reason::ALL.iter().find(|r| r.code() == code).cloned(),
-    }
 }

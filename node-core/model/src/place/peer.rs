@@ -44,6 +44,11 @@ impl Speed {
         self.factor = (self.factor + (sample - self.factor) * weight).clamp(SPEED_RANGE.0, SPEED_RANGE.1);
     }
 
+    /// Enough was measured to speak of it: a second of predicted work.
+    pub(super) fn is_measured(self) -> bool {
+        self.known >= 1.0
+    }
+
     /// Time that work predicted to take `predicted` takes at this speed.
     pub(super) fn time(self, predicted: Duration) -> Duration {
         predicted.div_f64(self.factor)

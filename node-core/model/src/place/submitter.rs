@@ -244,6 +244,12 @@ impl Submitter {
         self.jobs.len()
     }
 
+    /// How fast a peer is, 1 being this PC; None: too little was measured there or here.
+    pub fn speed_of(&self, peer: NodeId) -> Option<f64> {
+        let there = self.peers.get(&peer)?.speed;
+        (there.is_measured() && self.local_speed.is_measured()).then(|| there.factor / self.local_speed.factor)
+    }
+
     /// Known peers, in order of id.
     pub fn peers(&self, now: Duration) -> impl Iterator<Item = PeerView> {
         self.peers.iter().map(move |(id, peer)| PeerView {

@@ -1,0 +1,210 @@
+//! What needs a person, and the checks of Help & checks. Codes and headlines are those of `api::words::problem`; here is
+//! what raises them. N3 and N4 need a second view of the network and are raised by simulated nodes only.
+
+use std::collections::BTreeSet;
+
+use potluck_api::view::{Check, CheckState, Discovery, Fix, FixAction, Problem};
+use potluck_api::words::problem as words;
+use serde_json::{Value, json};
+
+use super::Core;
+use super::peers::Stage;
+use super::snapshot::shown_name;
+use super::view::name_of;
+
+/// A team without a reachable peer is nothing to tell of before this time (UX 2.9, N1).
+const ALONE_AFTER_MS: u64 = 30_000;
+/// Clocks that differ by more are shown (UX 2.9, C1).
+const SKEW_US_MAX: u64 = 300_000_000;
+/// How often problems are looked for while nobody watches: notifications wait for it.
+const LOOK_EVERY_MS: u64 = 1000;
+
+/// One problem before it has words.
+struct Found {
+    code: &'static str,
+    about: String,
+    detail: String,
+    action: FixAction,
+}
+
+fn view(name: &str) -> FixAction {
+    FixAction::View { name: name.to_owned() }
+}
+
+fn command(text: impl Into<String>) -> FixAction {
+    FixAction::Command { text: text.into() }
+}
+
+impl Core {
+    fn found_problems(&self) -> Vec<Found> {
+        let mut out = Vec::new();
+        let mut add = |code, about: String, detail: String, action| out.push(Found { code, about, detail, action });
+        if self.membership.view().joined && !self.peers.values().any(|p| p.link.is_some()) {
+            let detail = "Those of the team are tried again by themselves.".to_owned();
+            add("N1", String::new(), detail, view("settings/team"));
+        }
+        if self.discovery() == Discovery::Blocked {
+            let detail =
+                "Multicast was sent, and nothing came back. Computers whose address is known are used all the same.";
+            add("N2", String::new(), detail.to_owned(), view("settings/network"));
+        }
+        if let Some(why) = &self.sharing.shared.safe_box.fault {
+            add("S1", String::new(), why.clone(), view("help"));
+        }
+        for (path, why) in self.compilers.failures() {
+            add("T1", path.display().to_string(), why.to_owned(), view("toolchains"));
+        }
+        for (name, version) in self.strange.values() {
+            let own = env!("CARGO_PKG_VERSION");
+            let text =
+                format!("Please update Potluck on {name} ({version}) or here ({own}): they speak different protocols.");
+            add("V1", name.clone(), format!("It runs {version}, this computer {own}."), command(text));
+        }
+        for (id, peer) in &self.peers {
+            let name = || shown_name(&name_of(peer, *id));
+            let skew_s = peer.clock_skew_us.unsigned_abs() / 1_000_000;
+            if peer.link.is_some() && peer.clock_skew_us.unsigned_abs() > SKEW_US_MAX {
+                let detail = format!("It differs from this computer's by {} minutes.", skew_s / 60);
+                add("C1", format!("{} or of this computer", name()), detail, command("timedatectl"));
+            }
+            if let Some(marks) = self.marks.get(id).filter(|m| m.bad_output > 0) {
+                add("R1", name(), marks.last.clone(), view("machines"));
+            }
+            for (toolchain, stage) in &peer.toolchains {
+                if let Stage::Failed(why) = stage {
+                    let tool = self.compilers.packed.get(toolchain);
+                    let tool =
+                        tool.map_or_else(|| toolchain.short(), |p| crate::toolchain::pack::display_name(&p.manifest));
+                    add("T1", tool, format!("On {}: {why}", name()), view("toolchains"));
+                }
+            }
+        }
+        out
+    }
+
+    /// Remembers since when each problem is one. Also while nobody watches.
+    pub(super) fn note_problems(&mut self) {
+        let now_ms = Self::clock_us() / 1000;
+        if now_ms < self.problems_due_ms && self.problems_due_ms - now_ms <= LOOK_EVERY_MS {
+            return;
+        }
+        self.problems_due_ms = now_ms + LOOK_EVERY_MS;
+        let found: BTreeSet<String> = self.found_problems().into_iter().map(|f| key(&f)).collect();
+        let before = self.since.len();
+        self.since.retain(|code, _| found.contains(code));
+        let is_new = before != self.since.len() || found.iter().any(|code| !self.since.contains_key(code));
+        for code in found {
+            self.since.entry(code).or_insert(now_ms);
+        }
+        if is_new {
+            self.watch.touch();
+        }
+    }
+
+    /// Everything that needs a person now, worst first. No team is a state of the window, no problem.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let now_ms = Self::clock_us() / 1000;
+        let problem = |found: Found| {
+            let known = words::known(found.code)?;
+            let since_ms = self.since.get(&key(&found)).copied().unwrap_or(now_ms);
+            if found.code == "N1" && now_ms.saturating_sub(since_ms) < ALONE_AFTER_MS {
+                return None;
+            }
+            Some(Problem {
+                code: known.code.to_owned(),
+                headline: known.headline.replace("{}", &found.about),
+                detail: found.detail,
+                fix: Fix { label: known.label.to_owned(), action: found.action },
+                attention: known.attention,
+                since_ms,
+            })
+        };
+        let mut all: Vec<Problem> = self.found_problems().into_iter().filter_map(problem).collect();
+        all.sort_by_key(|p| (words::rank(&p.code), p.headline.clone()));
+        all
+    }
+
+    /// The same for `status` and `doctor`, with what a shell can do.
+    pub(super) fn problem_status(&self) -> Value {
+        let fix = |problem: &Problem| match (&problem.fix.action, problem.code.as_str()) {
+            (FixAction::Command { text }, _) => text.clone(),
+            (_, "N1" | "N2") => "potluck peers add ADDR:PORT".to_owned(),
+            (_, "S1") => "potluck doctor".to_owned(),
+            (_, "T1") => "potluck toolchain list; potluck toolchain verify".to_owned(),
+            _ => "potluck ui".to_owned(),
+        };
+        let line = |p: Problem| {
+            let text = if p.detail.is_empty() { p.headline.clone() } else { format!("{} {}", p.headline, p.detail) };
+            json!({"code": p.code, "text": text, "fix": fix(&p)})
+        };
+        let mut all: Vec<Value> = self.problems().into_iter().map(line).collect();
+        if !self.membership.view().joined {
+            let fix = "potluck team create NAME, or potluck team join LINK";
+            all.insert(0, json!({"code": "no_team", "text": "This PC is in no team.", "fix": fix}));
+        }
+        json!(all)
+    }
+
+    /// The lines of Help & checks.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        let problems = self.problems();
+        let check = |name: &str, title: &str, codes: &[&str], note: String| {
+            let found = problems.iter().find(|p| codes.contains(&p.code.as_str()));
+            let (state, note) = match found {
+                Some(p) => {
+                    let state = if p.attention { CheckState::Fail } else { CheckState::Warn };
+                    (state, if p.detail.is_empty() { p.headline.clone() } else { p.detail.clone() })
+                }
+                None => (CheckState::Ok, note),
+            };
+            Check {
+                name: name.to_owned(),
+                title: found.map_or_else(|| title.to_owned(), |p| p.headline.clone()),
+                state,
+                code: found.map(|p| p.code.clone()),
+                note,
+                fix: found.map_or_else(String::new, |p| p.fix.label.clone()),
+            }
+        };
+        let up_s = self.started.elapsed().as_secs();
+        let linked = self.peers.values().filter(|p| p.link.is_some()).count();
+        let mut all = vec![
+            check("node", "Running in the background", &[], format!("For {} minutes.", up_s / 60)),
+            check("sandbox", "Safe box works", &["S1"], "The self-test passed.".to_owned()),
+            check("discovery", "Finds other computers", &["N2"], "By the network.".to_owned()),
+            check("peers", "Other computers are on", &["N1"], format!("{linked} connected.")),
+            check("versions", "Versions fit", &["V1"], "All that are connected speak this version.".to_owned()),
+            check("toolchains", "Compilers can travel", &["T1"], format!("{} packed.", self.compilers.packed.len())),
+            check("clock", "Clock", &["C1"], "It agrees with the others.".to_owned()),
+            check("results", "Results are right", &["R1"], "None was refused.".to_owned()),
+        ];
+        let safe_box = &self.sharing.shared.safe_box;
+        if safe_box.fault.is_none() && !safe_box.checked {
+            pending(&mut all, "sandbox", "Looked at when sharing is switched on.");
+        }
+        match self.discovery() {
+            Discovery::Starting => pending(&mut all, "discovery", "Looking around."),
+            Discovery::Off => pending(&mut all, "discovery", "Switched off: addresses are used."),
+            Discovery::Works | Discovery::Blocked => {}
+        }
+        let (state, note) = match self.sharing.shared.presence_source {
+            Some(source) => (CheckState::Ok, format!("By {source}.")),
+            None => (CheckState::Warn, "Nothing tells, so this computer counts as in use.".to_owned()),
+        };
+        let title = "Sees whether you are there".to_owned();
+        all.push(Check { name: "presence".to_owned(), title, state, code: None, note, fix: String::new() });
+        all
+    }
+}
+
+/// What a problem is remembered by.
+fn key(found: &Found) -> String {
+    format!("{} {}", found.code, found.about)
+}
+
+fn pending(all: &mut [Check], name: &str, note: &str) {
+    for check in all.iter_mut().filter(|c| c.name == name && c.code.is_none()) {
+        check.state = CheckState::Pending;
+        check.note = note.to_owned();
+    }
+}
