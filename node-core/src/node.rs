@@ -165,27 +165,34 @@ async fn start(
     });
     let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
     tokio::spawn(dialler(dial_rx, membership, events_tx.clone(), core.linked(), listen));
-    let quit = events_tx.clone();
     match told {
-        Some(told) => drop(tokio::spawn(async move {
-            // Whoever could tell is gone: the same.
-            let _ = told.await;
-            let _ = quit.send(Event::Quit);
-        })),
-        None => {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-            let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+        Some(told) => {
+            let quit = events_tx.clone();
             tokio::spawn(async move {
-                tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+                // Whoever could tell is gone: the same.
+                let _ = told.await;
                 let _ = quit.send(Event::Quit);
             });
         }
+        None => quit_on_signals(events_tx.clone())?,
     }
     ready(listen);
     // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
     tokio::spawn(core.run(events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
     let _ = std::fs::remove_file(&socket_path);
+    Ok(())
+}
+
+/// Ends the loop behind `events` at SIGTERM or SIGINT.
+pub(crate) fn quit_on_signals(events: mpsc::UnboundedSender<Event>) -> Result<(), String> {
+    let mut term =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut int =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        let _ = events.send(Event::Quit);
+    });
     Ok(())
 }
 

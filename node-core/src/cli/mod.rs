@@ -50,6 +50,9 @@ enum Command {
         /// No window (there is none yet: accepted for unit files)
         #[arg(long)]
         headless: bool,
+        /// Simulate a team instead: nothing is real, and the same SEED shows the same
+        #[arg(long, value_name = "SEED")]
+        demo: Option<u64>,
     },
     /// What this node does now
     #[command(visible_alias = "-s")]
@@ -213,9 +216,13 @@ fn end_on_closed_pipe(yes: bool) {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Node { listen, serve, local_compiles, local_slots, name, no_fuse, quota, headless: _ } => {
+        Command::Node { listen, serve, local_compiles, local_slots, name, no_fuse, quota, headless: _, demo } => {
             // A connection that ends is no reason for a node to end.
             end_on_closed_pipe(false);
+            if let Some(seed) = demo {
+                crate::demo::run(seed)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let quota_bytes = quota << 20;
             node::run(node::Options { listen, serve, local_slots, local_compiles, name, no_fuse, quota_bytes })?;
         }

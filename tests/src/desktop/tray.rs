@@ -15,11 +15,11 @@ use crate::{Context, Outcome};
 
 type Items = Arc<Mutex<Vec<(String, String)>>>;
 
-#[derive(Default)]
 struct Watcher {
     items: Items,
 }
 
+#[allow(missing_docs, reason = "the macro makes public names that nobody uses")]
 #[zbus::interface(name = "org.kde.StatusNotifierWatcher")]
 impl Watcher {
     async fn register_status_notifier_item(
@@ -87,8 +87,8 @@ type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
 impl Panel {
     /// Appears on the bus.
     pub fn start(bus: &Bus) -> Outcome<Self> {
-        let (watcher, items) = (Watcher::default(), Items::default());
-        let watcher = Watcher { items: Arc::clone(&items), ..watcher };
+        let items = Items::default();
+        let watcher = Watcher { items: Arc::clone(&items) };
         let bus = connection::Builder::address(bus.address.as_str())
             .and_then(|b| b.serve_at("/StatusNotifierWatcher", watcher))
             .and_then(|b| b.name("org.kde.StatusNotifierWatcher"))
