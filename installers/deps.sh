@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building, testing and the demo need from the system, and nothing that is already there.
-# Quiet when nothing is missing. `deps.sh build` leaves out what only tests and the demo use.
+# Quiet when nothing is missing. `deps.sh build` leaves out what only tests and the demo use; `deps.sh desktop` is what
+# the tray app is built of and tested with.
 set -eu
 
 # program or file that must exist : Debian package that has it
@@ -8,10 +9,19 @@ build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
 tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
     dpkg-source:dpkg-dev patch:patch xz:xz-utils /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
     /etc/ssl/certs/ca-certificates.crt:ca-certificates'
-[ "${1:-all}" = build ] && tests=
+desktop='/usr/include/webkitgtk-4.1/webkit2/webkit2.h:libwebkit2gtk-4.1-dev
+    /usr/include/libayatana-appindicator3-0.1/libayatana-appindicator/app-indicator.h:libayatana-appindicator3-dev
+    /usr/include/librsvg-2.0/librsvg/rsvg.h:librsvg2-dev /usr/include/dbus-1.0/dbus/dbus.h:libdbus-1-dev
+    /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus dbus-launch:dbus-x11
+    xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin'
+case ${1:-all} in
+build) tests= desktop= ;;
+desktop) tests= ;;
+*) desktop= ;;
+esac
 
 missing=
-for pair in $build $tests; do
+for pair in $build $tests $desktop; do
     thing=${pair%%:*} package=${pair#*:}
     case $thing in
     /*) [ -e "$thing" ] && continue ;;

@@ -335,22 +335,28 @@ fn idle(display: &Display, demo: bool, time: Duration) -> Outcome<String> {
     std::thread::sleep(time);
     let used = own()?.cpu().saturating_sub(before);
     let share = used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
-    let (private, shared) = memory_kib(app.pid())?;
     Ok(format!(
-        "idle for {} s: {share:.2} % of a core, {:.1} MiB of its own, {:.1} MiB shared",
+        "idle for {} s: {share:.2} % of a core, {:.1} MiB beyond shared libraries",
         time.as_secs(),
-        private as f64 / 1024.0,
-        shared as f64 / 1024.0
+        own_kib(app.pid())? as f64 / 1024.0,
     ))
 }
 
-/// Resident memory that only this process has, and that it shares.
-fn memory_kib(pid: u32) -> Outcome<(u64, u64)> {
-    let path = format!("/proc/{pid}/smaps_rollup");
+/// Resident memory that only this process has: without pages of shared libraries that it has not written to, which are
+/// there once for all programs of a desktop.
+fn own_kib(pid: u32) -> Outcome<u64> {
+    let path = format!("/proc/{pid}/smaps");
     let text = std::fs::read_to_string(Path::new(&path)).context(|| format!("reading {path}"))?;
-    let sum = |prefix: &str| -> u64 {
-        let lines = text.lines().filter(|l| l.starts_with(prefix));
-        lines.filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
-    };
-    Ok((sum("Private_"), sum("Shared_")))
+    let (mut library, mut sum) = (false, 0);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if !first.ends_with(':') {
+            library = line.contains(".so");
+        } else if first == "Private_Dirty:" || (first == "Private_Clean:" && !library) {
+            let kib = words.next().and_then(|n| n.parse::<u64>().ok());
+            sum += kib.context(|| format!("{path} says {line:?}"))?;
+        }
+    }
+    Ok(sum)
 }

@@ -2,6 +2,7 @@
 
 pub mod display;
 pub mod tray;
+mod watcher;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -52,7 +53,9 @@ impl Program {
     /// How it ends by itself.
     pub fn ends_within(&mut self, deadline: Duration) -> Outcome<ExitStatus> {
         let (name, child) = (&self.name, &mut self.child);
-        wait_until(&format!("the end of {name}"), deadline, || child.try_wait().context(|| format!("asking for {name}")))
+        wait_until(&format!("the end of {name}"), deadline, || {
+            child.try_wait().context(|| format!("asking for {name}"))
+        })
     }
 
     /// Asks it to end, by a signal, and waits.

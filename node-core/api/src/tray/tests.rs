@@ -165,7 +165,10 @@ fn the_menu_of_a_quiet_pc_is_short_and_in_order() {
     assert_eq!(ids(&t), [&["status", "share", "rule"][..], &pause, &TAIL].concat());
     let status = find(&t, "status").unwrap();
     assert_eq!((status.label.as_str(), status.does), ("Ready to help", None));
-    assert_eq!(find(&t, "pause-hour").unwrap().does, Some(Does::Call(r#"{"call":"pause","until":{"for":3600}}"#.into())));
+    assert_eq!(
+        find(&t, "pause-hour").unwrap().does,
+        Some(Does::Call(r#"{"call":"pause","until":{"for":3600}}"#.into()))
+    );
     assert_eq!(t.name, "Potluck — Ready to help");
 }
 
