@@ -22,6 +22,9 @@ use crate::core::Event;
 /// Of nearly every question.
 const REQUEST_BYTES_USUAL: usize = 64 << 10;
 
+/// Whoever takes nothing of a stream for so long is gone: what it is owed would pile up.
+const STREAM_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The socket that wrappers come to.
 pub struct Listener(AsyncFd<OwnedFd>);
 
@@ -104,6 +107,11 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> std::io::Result<Async
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
+/// A number for a connection, whatever it comes by.
+pub(crate) fn next_conn() -> u64 {
+    NEXT_CONN.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Accepts for as long as the node lives.
 pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
     let own = rustix::process::getuid().as_raw();
@@ -124,7 +132,7 @@ pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
         let Ok(fd) = register(fd, Interest::READABLE) else { continue };
         let events = events.clone();
         tokio::spawn(async move {
-            let conn = NEXT_CONN.fetch_add(1, Ordering::Relaxed);
+            let conn = next_conn();
             if connection(conn, Wrapper { fd }, asked, &events).await != End::Answered {
                 let _ = events.send(Event::Gone(conn));
             }
@@ -248,9 +256,14 @@ async fn connection(conn: u64, mut wrapper: Wrapper, asked: Vec<u8>, events: &mp
             _ = wrapper.read(&mut byte) => return End::Gone,
         };
         let Some(reply) = reply else { return End::Gone };
-        wrapper = match wrapper.write(&ipc::encode(&reply)).await {
-            Ok(wrapper) => wrapper,
-            Err(_) => return End::Gone,
+        let frame = ipc::encode(&reply);
+        let written = match reply {
+            Reply::Api { last: false, .. } => tokio::time::timeout(STREAM_PATIENCE, wrapper.write(&frame)).await,
+            _ => Ok(wrapper.write(&frame).await),
+        };
+        wrapper = match written {
+            Ok(Ok(wrapper)) => wrapper,
+            _ => return End::Gone,
         };
         match reply {
             Reply::Done { .. } | Reply::Fail { .. } => return End::Answered,

@@ -30,3 +30,4 @@ pub mod toolchain;
 pub mod transport;
 pub mod tree;
 pub mod watch;
+pub mod web;

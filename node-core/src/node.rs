@@ -33,6 +33,8 @@ pub struct Options {
     pub no_fuse: bool,
     /// Bytes of one submitter's mirror.
     pub quota_bytes: u64,
+    /// The window's loopback address, if it is to listen from the start.
+    pub web: Option<SocketAddr>,
 }
 
 /// Runs a node until SIGTERM or SIGINT. The error is a sentence for the user.
@@ -164,6 +166,10 @@ async fn start(
         }
     });
     let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
+    if let Some(address) = options.web {
+        let at = core.web.start(Some(address)).await?;
+        println!("the window is at http://{at}; potluck ui opens it");
+    }
     tokio::spawn(dialler(dial_rx, membership, events_tx.clone(), core.linked(), listen));
     match told {
         Some(told) => {

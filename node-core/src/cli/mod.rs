@@ -3,6 +3,7 @@
 
 mod show;
 mod tools;
+mod ui;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ enum Command {
         /// Simulate a team instead: nothing is real, and the same SEED shows the same
         #[arg(long, value_name = "SEED")]
         demo: Option<u64>,
+        /// Serve the window at this loopback address from the start [default: at the first potluck ui]
+        #[arg(long, value_name = "ADDR", value_parser = crate::web::loopback)]
+        web: Option<SocketAddr>,
     },
     /// What this node does now
     #[command(visible_alias = "-s")]
@@ -112,6 +116,12 @@ enum Command {
     Peers {
         #[command(subcommand)]
         command: Peers,
+    },
+    /// Open the window in the browser
+    Ui {
+        /// Only print its address; it is good once, for a minute
+        #[arg(long)]
+        print: bool,
     },
     /// This version
     Version,
@@ -216,15 +226,15 @@ fn end_on_closed_pipe(yes: bool) {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Node { listen, serve, local_compiles, local_slots, name, no_fuse, quota, headless: _, demo } => {
+        Command::Node { listen, serve, local_compiles, local_slots, name, no_fuse, quota, headless: _, demo, web } => {
             // A connection that ends is no reason for a node to end.
             end_on_closed_pipe(false);
             if let Some(seed) = demo {
-                crate::demo::run(seed)?;
+                crate::demo::run(seed, web)?;
                 return Ok(ExitCode::SUCCESS);
             }
             let quota_bytes = quota << 20;
-            node::run(node::Options { listen, serve, local_slots, local_compiles, name, no_fuse, quota_bytes })?;
+            node::run(node::Options { listen, serve, local_slots, local_compiles, name, no_fuse, quota_bytes, web })?;
         }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
         Command::Explain { what, json, options, command } => {
@@ -269,6 +279,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             println!("{address} is tried from now on; potluck peers list shows whether it answers");
         }
         Command::Peers { command: Peers::List { json } } => show::peers(&call(&json!({"call": "status"}))?, json),
+        Command::Ui { print } => ui::run(print)?,
         Command::Version => println!("potluck {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ mod compilers;
 mod finish;
 mod peers;
 mod serve;
+mod snapshot;
 mod submit;
 mod understood;
 mod view;
@@ -173,6 +174,9 @@ pub struct Core {
     pub(crate) served: VecDeque<Served>,
     pub(crate) served_jobs: u64,
     pub(crate) watchers: Vec<view::Watcher>,
+    /// Whoever watches everything.
+    pub(crate) watch: crate::watch::Watch,
+    pub(crate) web: crate::web::Web,
     pub(crate) addresses: Vec<String>,
     pub(crate) dial: mpsc::UnboundedSender<String>,
     /// Asks that wait for the first worker to have their toolchain.
@@ -215,9 +219,7 @@ impl Core {
             submitter: place::Submitter::new(me, config),
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
-            settings,
             membership,
-            events,
             runtime: tokio::runtime::Handle::current(),
             started: Instant::now(),
             tree: Tree::new(),
@@ -235,12 +237,16 @@ impl Core {
             served: VecDeque::new(),
             served_jobs: 0,
             watchers: Vec::new(),
+            watch: crate::watch::Watch::default(),
+            web: crate::web::Web::new(events.clone(), &settings.dirs.state),
             addresses,
             dial,
             waiting_tools: HashMap::new(),
             predictions: HashMap::new(),
             actions: Vec::new(),
             quit: false,
+            settings,
+            events,
         };
         let slots = if core.settings.not_serving.is_none() { core.settings.serve.unwrap_or(0) } else { 0 };
         core.work(place::WorkerEvent::Slots(slots));
@@ -257,7 +263,8 @@ impl Core {
         let (mut batch, mut last) = (Vec::new(), 0);
         let idle = Duration::from_secs(1);
         loop {
-            let wake = [self.submitter.next_wake(), self.worker.next_wake()].into_iter().flatten().min();
+            let wake = [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake()];
+            let wake = wake.into_iter().flatten().min();
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
             alarm.set(wait);
             tokio::select! {
@@ -286,6 +293,7 @@ impl Core {
             if asked {
                 taken.all();
             }
+            self.tell_watching(last > 0);
             if self.quit {
                 return;
             }

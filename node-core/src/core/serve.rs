@@ -41,6 +41,15 @@ impl Guests {
         self.runs.len()
     }
 
+    /// Jobs that run now, by submitter.
+    pub(crate) fn running_by_submitter(&self) -> HashMap<NodeId, u32> {
+        let mut jobs = HashMap::new();
+        for peer in self.runs.values() {
+            *jobs.entry(*peer).or_default() += 1;
+        }
+        jobs
+    }
+
     fn guest(&mut self, peer: NodeId) -> &Guest {
         self.guests.entry(peer).or_insert_with(|| Guest::start(peer, self.settings.clone(), self.events.clone()))
     }

@@ -605,6 +605,7 @@ impl Core {
 
     pub(super) fn conn_gone(&mut self, conn: ConnId) {
         self.watchers.retain(|w| !w.is_of(conn));
+        self.watch.remove(conn);
         match self.conns.remove(&conn) {
             Some(Conn::Asking(id)) => {
                 let Some(ask) = self.asks.remove(&id) else { return };

@@ -77,6 +77,8 @@ impl Core {
                 return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);
             }
             Ok(Call::TeamJoin { link }) => return self.join(&link, replies),
+            Ok(Call::Watch { every_ms }) => return self.add_watching(conn, every_ms, replies),
+            Ok(Call::Ui) => return self.web.answer(replies),
             Ok(call) => (self.call(call), true),
         };
         let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
@@ -85,6 +87,7 @@ impl Core {
     fn call(&mut self, call: Call) -> Value {
         match call {
             Call::Status => self.status(),
+            Call::Snapshot => json!(self.snapshot()),
             Call::Log { limit, role } => self.log(limit.unwrap_or(usize::MAX), role.as_deref()),
             Call::Explain { what, cwd } => self.explain(&what, cwd.as_deref()),
             Call::Toolchains => self.toolchains(),
@@ -296,7 +299,7 @@ impl Core {
     }
 
     /// What a person should know now, as codes of UX 2.9 with a sentence and what to do.
-    fn problems(&self) -> Vec<Value> {
+    pub(super) fn problems(&self) -> Vec<Value> {
         let mut out = Vec::new();
         let mut add = |code: &str, text: String, fix: &str| out.push(json!({"code": code, "text": text, "fix": fix}));
         if !self.membership.view().joined {
@@ -594,7 +597,7 @@ impl Core {
     }
 }
 
-fn name_of(peer: &super::peers::Peer, id: NodeId) -> String {
+pub(super) fn name_of(peer: &super::peers::Peer, id: NodeId) -> String {
     peer.hello.as_ref().map(|h| h.name.clone()).filter(|n| !n.is_empty()).unwrap_or_else(|| id.short())
 }
 

@@ -20,6 +20,7 @@ mod world;
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use potluck_api::call::Call;
@@ -30,29 +31,35 @@ use tokio::sync::mpsc;
 use crate::core::Event;
 use crate::dirs::Dirs;
 use crate::watch::Watch;
+use crate::web::Web;
 pub use world::World;
 
 /// Runs a simulated node until SIGTERM or SIGINT. The error is a sentence for the user.
-pub fn run(seed: u64) -> Result<(), String> {
+pub fn run(seed: u64, web: Option<SocketAddr>) -> Result<(), String> {
     let dirs = Dirs::from_env();
     dirs.create().map_err(|e| format!("the node's folders: {e}"))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(start(seed, dirs))
+    runtime.block_on(start(seed, dirs, web))
 }
 
-async fn start(seed: u64, dirs: Dirs) -> Result<(), String> {
+async fn start(seed: u64, dirs: Dirs, address: Option<SocketAddr>) -> Result<(), String> {
     let socket_path = dirs.socket();
     let socket = crate::ipc::listen(&socket_path)?;
     let (events_tx, events) = mpsc::unbounded_channel();
     tokio::spawn(crate::ipc::serve(socket, events_tx.clone()));
     crate::node::quit_on_signals(events_tx.clone())?;
+    let web = Web::new(events_tx, &dirs.state);
+    if let Some(address) = address {
+        let at = web.start(Some(address)).await?;
+        println!("the window is at http://{at}; potluck ui opens it");
+    }
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut world = World::new(seed, wall.as_millis() as u64);
     world.zone_s = zone_s(wall.as_secs());
     println!("potluck node ready: a simulation (seed {seed}); nothing that it shows is real");
     let _ = std::io::stdout().flush();
-    Shell { world, watch: Watch::default(), replies: HashMap::new(), started: Instant::now() }.run(events).await;
+    Shell { world, web, watch: Watch::default(), replies: HashMap::new(), started: Instant::now() }.run(events).await;
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
 }
@@ -71,6 +78,7 @@ fn zone_s(unix_s: u64) -> i64 {
 struct Shell {
     world: World,
     watch: Watch,
+    web: Web,
     /// Connections that wait for more.
     replies: HashMap<u64, mpsc::UnboundedSender<Reply>>,
     started: Instant,
@@ -122,6 +130,7 @@ impl Shell {
                     refuse(error);
                 }
             }
+            Ok(Call::Ui) => self.web.answer(replies),
             Ok(call) => {
                 self.replies.insert(conn, replies);
                 self.world.call(conn, call);

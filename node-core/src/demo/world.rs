@@ -269,7 +269,7 @@ impl World {
                     let state = self.sync_state(id.as_deref());
                     let last = state["done"] == true;
                     // A few times a second is enough for a bar.
-                    if last || self.now % 500 == 0 {
+                    if last || self.now.is_multiple_of(500) {
                         self.outbox.push((conn, state, last));
                     }
                     if !last {
@@ -371,7 +371,7 @@ impl World {
     }
 
     /// Milliseconds since the running build's start.
-    fn into_ms(&self, live: &Live) -> u32 {
+    fn age_ms(&self, live: &Live) -> u32 {
         (self.now as i64 - live.began).max(0) as u32
     }
 
@@ -427,7 +427,7 @@ impl World {
 
     /// The running build and what it has come to.
     pub(super) fn running(&self) -> Option<(&Live, u32)> {
-        self.live.as_ref().map(|live| (live, self.into_ms(live)))
+        self.live.as_ref().map(|live| (live, self.age_ms(live)))
     }
 
     fn fixtures(&self) -> Vec<Past> {
