@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help install-deps build package demo test check identity bench faults attacks peers clean-root clean-lab
+.PHONY: help install-deps build package demo test check identity bench faults attacks peers tray-test clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
@@ -15,6 +15,7 @@ help:
 	@echo 'make faults    kills, stops, cut cables, full disks, bad input'
 	@echo 'make attacks   jobs and peers that try to break out'
 	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
+	@echo 'make tray-test the tray app on a display and a session bus of its own'
 	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
 	@echo 'make build     the programs, in $(LAB)'
 	@echo 'make package   Debian packages, installed, used and removed in a clean Debian root (the check needs root)'
@@ -63,6 +64,12 @@ attacks: install-deps build
 
 peers: install-deps build
 	$(LAB)/peers
+# The debug build: what is tested is what the app does, and an optimised one takes half an hour.
+tray-test:
+	@installers/deps.sh desktop
+	@icons/render.sh --check
+	$(CARGO) build --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
+	$(or $(CARGO_TARGET_DIR),target)/debug/tray $(ARGS)
 
 # ARGS: other commands than the two, each in quotes.
 clean-root:

@@ -2,7 +2,7 @@
 # Installs what building, testing and the demo need from the system, and nothing that is already there.
 # Quiet when nothing is missing.
 #
-#   deps.sh [build|tests|package]...    default: build tests
+#   deps.sh [build|tests|desktop|package]...    default: build tests
 set -eu
 
 # program or file that must exist : Debian package that has it
@@ -10,6 +10,13 @@ build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
 tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
     dpkg-source:dpkg-dev patch:patch xz:xz-utils dbus-daemon:dbus /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
     /etc/ssl/certs/ca-certificates.crt:ca-certificates'
+# What the tray app and the window are built of and tested with.
+desktop='/usr/include/webkitgtk-4.1/webkit2/webkit2.h:libwebkit2gtk-4.1-dev
+    /usr/include/libayatana-appindicator3-0.1/libayatana-appindicator/app-indicator.h:libayatana-appindicator3-dev
+    /usr/include/librsvg-2.0/librsvg/rsvg.h:librsvg2-dev /usr/include/dbus-1.0/dbus/dbus.h:libdbus-1-dev
+    /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus dbus-launch:dbus-x11
+    xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin npm:npm chromium:chromium
+    gnome-keyring-daemon:gnome-keyring secret-tool:libsecret-tools /usr/lib/python3/dist-packages/dbusmock/__init__.py:python3-dbusmock'
 package='dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev strip:binutils'
 [ $# -gt 0 ] || set -- build tests
 
@@ -18,10 +25,11 @@ for word in "$@"; do
     case $word in
     build) wanted="$wanted $build" ;;
     tests) wanted="$wanted $tests" ;;
+    desktop) wanted="$wanted $desktop" ;;
     package) wanted="$wanted $package" ;;
     *)
         echo "error: $word: nothing is known of that" >&2
-        echo "hint: build, tests or package" >&2
+        echo "hint: build, tests, desktop or package" >&2
         exit 2
         ;;
     esac

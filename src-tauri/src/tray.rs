@@ -48,7 +48,7 @@ pub fn draw(app: &AppHandle, tray: Tray) {
             drawn.icon.set_icon(Some(picture(tray.icon)?))?;
         }
         if lines_of(&tray.entries) == lines_of(&shown.0.entries) {
-            return update(&tray.entries, &shown.1);
+            return update(&shown.0.entries, &tray.entries, &shown.1);
         }
         let (menu, lines) = build(app, &tray.entries)?;
         drawn.icon.set_menu(Some(menu))?;
@@ -138,28 +138,35 @@ fn build(app: &AppHandle, entries: &[Entry]) -> tauri::Result<(Menu<Wry>, Vec<Li
 }
 
 /// The same lines with other words. Checks are always set: the toolkit has moved them at a click.
-fn update(entries: &[Entry], lines: &[Line]) -> tauri::Result<()> {
-    let mut lines = lines.iter();
-    let mut set = |text: &str, checked: Option<bool>| -> tauri::Result<()> {
-        match lines.next() {
-            Some(Line::Text(line)) => line.set_text(label(text)),
-            Some(Line::Check(line)) => {
-                line.set_checked(checked.unwrap_or_default())?;
-                line.set_text(label(text))
-            }
-            Some(Line::Menu(line)) => line.set_text(label(text)),
-            Some(Line::Rule) | None => Ok(()),
+fn update(before: &[Entry], entries: &[Entry], lines: &[Line]) -> tauri::Result<()> {
+    for ((line, (was, _)), (text, checked)) in lines.iter().zip(words(before)).zip(words(entries)) {
+        if let Line::Check(line) = line {
+            line.set_checked(checked.unwrap_or_default())?;
         }
-    };
-    for entry in entries {
-        match entry {
-            Entry::Item(item) => set(&item.label, item.checked)?,
-            Entry::Menu { label, items } => {
-                set(label, None)?;
-                items.iter().try_for_each(|item| set(&item.label, item.checked))?;
-            }
-            Entry::Rule => set("", None)?,
+        match line {
+            // Every change goes over the bus to the panel.
+            _ if was == text => {}
+            Line::Text(line) => line.set_text(label(text))?,
+            Line::Check(line) => line.set_text(label(text))?,
+            Line::Menu(line) => line.set_text(label(text))?,
+            Line::Rule => {}
         }
     }
     Ok(())
+}
+
+/// Text and check of each line, in the order of `build`.
+fn words(entries: &[Entry]) -> Vec<(&str, Option<bool>)> {
+    let mut words = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Item(item) => words.push((item.label.as_str(), item.checked)),
+            Entry::Menu { label, items } => {
+                words.push((label, None));
+                words.extend(items.iter().map(|item| (item.label.as_str(), item.checked)));
+            }
+            Entry::Rule => words.push(("", None)),
+        }
+    }
+    words
 }

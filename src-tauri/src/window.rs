@@ -2,7 +2,9 @@
 //! the commands of its page.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tauri::image::Image;
 use tauri::ipc::Channel;
 use tauri::{AppHandle, Emitter, Manager, State, WebviewUrl, WebviewWindowBuilder, WindowEvent};
@@ -43,11 +45,46 @@ pub fn open(app: &AppHandle, view: Option<&str>) {
             window.on_window_event(move |event| {
                 if matches!(event, WindowEvent::Destroyed) {
                     app.state::<Arc<Node>>().end_streams();
+                    end_network_process_later(&app);
                 }
             });
         }
         Err(error) => eprintln!("potluck-tray: the window cannot be opened: {error}"),
     }
+}
+
+/// What the page stored is on disk by then: WebKit's network process writes it half a second after the change.
+const STORED: Duration = Duration::from_secs(2);
+
+/// WebKit keeps its network process for as long as the app runs, window or not, and starts another one when a window
+/// needs it. The app's time in the tray is long: it goes.
+fn end_network_process_later(app: &AppHandle) {
+    let app = app.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(STORED);
+        let handle = app.clone();
+        // On the toolkit's thread no window can appear in between.
+        let _ = app.run_on_main_thread(move || {
+            if handle.get_webview_window(LABEL).is_none() {
+                for pid in network_processes() {
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+            }
+        });
+    });
+}
+
+/// Children of this process with the name of WebKit's network process, as the kernel cuts it.
+fn network_processes() -> Vec<Pid> {
+    let own = std::process::id().to_string();
+    let is_ours = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.split_once(" (WebKitNetworkPr) ").map(|(_, rest)| rest);
+        rest.and_then(|rest| rest.split(' ').nth(1)) == Some(&own)
+    };
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_ours).filter_map(Pid::from_raw).collect()
 }
 
 /// One call to the node: JSON in, the last answer out, a refusal as well.

@@ -506,6 +506,7 @@ impl World {
             notify: self.notify.clone(),
             addresses: self.addresses.clone(),
             scenes: scenes::NAMES.iter().map(|s| (*s).to_owned()).collect(),
+            open: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod display;
 pub mod tray;
+mod watcher;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

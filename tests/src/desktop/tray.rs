@@ -1,60 +1,16 @@
 //! Whoever shows tray icons, and a person who opens their menus: StatusNotifierWatcher and com.canonical.dbusmenu.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use zbus::blocking::{Connection, Proxy, connection};
-use zbus::message::Header;
-use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 
 use super::Bus;
+use super::watcher::{Items, Watcher};
 use crate::wait::wait_until;
 use crate::{Context, Outcome};
-
-type Items = Arc<Mutex<Vec<(String, String)>>>;
-
-#[derive(Default)]
-struct Watcher {
-    items: Items,
-}
-
-#[zbus::interface(name = "org.kde.StatusNotifierWatcher")]
-impl Watcher {
-    async fn register_status_notifier_item(
-        &self,
-        service: &str,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> zbus::fdo::Result<()> {
-        let sender = header.sender().map(ToString::to_string).unwrap_or_default();
-        let _ = Self::status_notifier_item_registered(&emitter, &format!("{sender}{service}")).await;
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).push((sender, service.to_owned()));
-        Ok(())
-    }
-
-    fn register_status_notifier_host(&self, _service: &str) {}
-
-    #[zbus(property)]
-    fn is_status_notifier_host_registered(&self) -> bool {
-        true
-    }
-
-    #[zbus(property)]
-    fn protocol_version(&self) -> i32 {
-        0
-    }
-
-    #[zbus(property)]
-    fn registered_status_notifier_items(&self) -> Vec<String> {
-        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        items.iter().map(|(sender, path)| format!("{sender}{path}")).collect()
-    }
-
-    #[zbus(signal)]
-    async fn status_notifier_item_registered(emitter: &SignalEmitter<'_>, item: &str) -> zbus::Result<()>;
-}
 
 /// A panel on a bus.
 pub struct Panel {
@@ -87,8 +43,8 @@ type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
 impl Panel {
     /// Appears on the bus.
     pub fn start(bus: &Bus) -> Outcome<Self> {
-        let (watcher, items) = (Watcher::default(), Items::default());
-        let watcher = Watcher { items: Arc::clone(&items), ..watcher };
+        let items = Items::default();
+        let watcher = Watcher { items: Arc::clone(&items) };
         let bus = connection::Builder::address(bus.address.as_str())
             .and_then(|b| b.serve_at("/StatusNotifierWatcher", watcher))
             .and_then(|b| b.name("org.kde.StatusNotifierWatcher"))

@@ -1,0 +1,362 @@
+//! `make tray-test`: the tray app on a desktop of its own, driven the way a person drives it: by the tray's menu, by
+//! closing its window, by starting it again. With `--demo` against a simulated node, else against its embedded one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use potluck_tests::desktop::display::Display;
+use potluck_tests::desktop::tray::{Panel, TrayItem};
+use potluck_tests::desktop::{Bus, Program};
+use potluck_tests::node::family;
+use potluck_tests::wait::wait_until;
+use potluck_tests::{Context, Outcome, Trouble};
+
+/// Tests the tray app.
+#[derive(Parser)]
+struct Args {
+    /// Attach to a simulated node
+    #[arg(long)]
+    demo: bool,
+    /// Keep pictures of the window here
+    #[arg(long, value_name = "FOLDER")]
+    pictures: Option<PathBuf>,
+    /// Let it idle in the tray for so long and measure it
+    #[arg(long, value_name = "SECONDS")]
+    idle: Option<u64>,
+}
+
+/// Starting a page takes seconds on a machine that builds something else.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// UX 2.2: jobs are handed back, and the app is gone.
+const QUIT: Duration = Duration::from_secs(3);
+const TITLE: &str = "Potluck";
+
+fn main() {
+    match test(&Args::parse()) {
+        Ok(sentence) => println!("tray: ok: {sentence}"),
+        Err(e) => {
+            println!("tray: FAILED: {e}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// One person's folders, display and, perhaps, session bus.
+struct Stage<'a> {
+    dir: tempfile::TempDir,
+    display: Option<&'a Display>,
+    bus: Option<&'a Bus>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(display: Option<&'a Display>, bus: Option<&'a Bus>) -> Outcome<Self> {
+        let dir = tempfile::tempdir()?;
+        std::fs::create_dir_all(dir.path().join("run"))?;
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(dir.path().join("run"), std::fs::Permissions::from_mode(0o700))?;
+        Ok(Self { dir, display, bus })
+    }
+
+    /// A program of ours, in this person's environment and nothing else.
+    fn command(&self, program: &str, args: &[&str]) -> Outcome<Command> {
+        let own = std::env::current_exe()?.with_file_name(program);
+        if !own.is_file() {
+            let text = format!("{} is missing\nhint: cargo build -p potluck-tray -p potluck-node", own.display());
+            return Err(Trouble::new(text));
+        }
+        let at = |name: &str| self.dir.path().join(name);
+        let mut command = Command::new(own);
+        command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.dir.path()).env("LANG", "C.UTF-8").env("GDK_BACKEND", "x11").env("NO_AT_BRIDGE", "1");
+        command.env("XDG_CONFIG_HOME", at("config")).env("XDG_STATE_HOME", at("state"));
+        command.env("XDG_CACHE_HOME", at("cache")).env("XDG_DATA_HOME", at("data")).env("XDG_RUNTIME_DIR", at("run"));
+        if let Some(display) = self.display {
+            command.env("DISPLAY", display.name());
+        }
+        if let Some(bus) = self.bus {
+            command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address);
+        }
+        Ok(command)
+    }
+
+    fn app(&self, args: &[&str]) -> Outcome<Program> {
+        let log = std::fs::File::create(self.dir.path().join("app.log"))?;
+        Program::start("potluck-tray", self.command("potluck-tray", args)?.stdout(log.try_clone()?).stderr(log))
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("app.log")).unwrap_or_default()
+    }
+
+    /// What `potluck-node status` answers.
+    fn status(&self) -> Outcome<String> {
+        let output = self.command("potluck-node", &["status"])?.output()?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(Trouble::new(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        }
+    }
+
+    fn demo(&self) -> Outcome<Program> {
+        let mut command = self.command("potluck-node", &["node", "--demo", "1"])?;
+        Ok(Program::start_and_hear("potluck node --demo", command.stderr(Stdio::null()))?.0)
+    }
+}
+
+fn test(args: &Args) -> Outcome<String> {
+    let display = Display::start()?;
+    let began = Instant::now();
+    menu_and_window(args, &display)?;
+    no_tray_area(&display)?;
+    no_session_bus(&display)?;
+    no_display()?;
+    let measured = args.idle.map(|seconds| idle(&display, args.demo, Duration::from_secs(seconds))).transpose()?;
+    let end = measured.map_or_else(String::new, |text| format!("; {text}"));
+    Ok(format!("menu, window, starts and ends as they should in {} s{end}", began.elapsed().as_secs()))
+}
+
+fn done(what: &str) {
+    println!("  {what}");
+}
+
+/// Nothing of the page's programs is left below the app.
+fn no_page_left(app: u32) -> Outcome<()> {
+    wait_until("the page's programs end", PATIENCE, || {
+        let left = family(app).into_iter().any(|p| p.name.starts_with("WebKit") && p.state != 'Z');
+        Ok((!left).then_some(()))
+    })
+}
+
+fn menu_and_window(args: &Args, display: &Display) -> Outcome<()> {
+    let dir = tempfile::tempdir()?;
+    let bus = Bus::start(dir.path())?;
+    let panel = Panel::start(&bus)?;
+    let stage = Stage::new(Some(display), Some(&bus))?;
+    let demo = args.demo.then(|| stage.demo()).transpose()?;
+    let mut app = stage.app(&["--hidden"])?;
+    let item = panel.item(PATIENCE)?;
+    done(&format!("the icon is there: {:?}", item.property("Title")?));
+    menu(&item)?;
+    share_and_pause(&stage, &item)?;
+    if !display.windows(TITLE)?.is_empty() || family(app.pid()).iter().any(|p| p.name.starts_with("WebKit")) {
+        return Err(Trouble::new("there is a page although nobody asked for one"));
+    }
+    window(args, display, &stage, &item, app.pid())?;
+    if let Some(demo) = demo {
+        node_that_ends(&stage, &item, demo)?;
+    }
+    let quit = item.shows("Quit Potluck", PATIENCE)?;
+    let asked = Instant::now();
+    item.choose(&quit)?;
+    let status = app.ends_within(QUIT)?;
+    if !status.success() {
+        return Err(Trouble::new(format!("after Quit the app ended with {status}: {}", stage.said())));
+    }
+    if stage.status().is_ok() {
+        return Err(Trouble::new("a node still runs after Quit"));
+    }
+    done(&format!("Quit ends it with 0 after {} ms, and its node with it", asked.elapsed().as_millis()));
+    Ok(())
+}
+
+fn menu(item: &TrayItem) -> Outcome<()> {
+    item.shows("Share my CPU", PATIENCE)?;
+    let lines = item.lines()?;
+    let first = lines.first().context(|| "the menu is empty".into())?;
+    if first.enabled || first.label.is_empty() {
+        return Err(Trouble::new(format!("the first line is no sentence to read: {first:?}")));
+    }
+    for wanted in ["Open Potluck", "Quit Potluck"] {
+        item.shows(wanted, PATIENCE)?;
+    }
+    done(&format!("the menu is there, and begins with {:?}", first.label));
+    Ok(())
+}
+
+fn share_and_pause(stage: &Stage<'_>, item: &TrayItem) -> Outcome<()> {
+    let switch = || item.line("Share my CPU")?.context(|| "no switch in the menu".into());
+    let is = |on: bool| {
+        wait_until(&format!("a switch that is {on}"), PATIENCE, || Ok((switch()?.checked == Some(on)).then_some(())))
+    };
+    // Twice: there, and back to what it was.
+    for _ in 0..2 {
+        let line = switch()?;
+        let wanted = line.checked != Some(true);
+        item.choose(&line)?;
+        is(wanted)?;
+        let answer = call(stage, r#"{"call":"snapshot"}"#)?;
+        if answer["share"]["on"] != wanted {
+            return Err(Trouble::new(format!("the switch shows {wanted}, the node says {}", answer["share"]["on"])));
+        }
+    }
+    done("the switch moves, and the node with it");
+    if switch()?.checked != Some(true) {
+        item.choose(&switch()?)?;
+        is(true)?;
+    }
+    item.choose(&item.shows("1 hour", PATIENCE)?)?;
+    let resume = item.shows("Resume now (paused until ", PATIENCE)?;
+    let end = resume.label.trim_start_matches("Resume now (paused until ").trim_end_matches(')');
+    let is_time = end.len() == 5 && end.as_bytes()[2] == b':';
+    if !is_time || item.line("Pause sharing")?.is_some() {
+        return Err(Trouble::new(format!("a pause without its end: {:?}", resume.label)));
+    }
+    item.choose(&resume)?;
+    item.shows("Pause sharing", PATIENCE)?;
+    done(&format!("a pause of an hour shows its end, {end}, and can be ended"));
+    Ok(())
+}
+
+fn call(stage: &Stage<'_>, json: &str) -> Outcome<serde_json::Value> {
+    let socket = stage.dir.path().join("run/potluck/node.sock");
+    let answer = potluck_node::client::call(&socket, json).map_err(|e| Trouble::new(e.to_string()))?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+fn window(args: &Args, display: &Display, stage: &Stage<'_>, item: &TrayItem, app: u32) -> Outcome<()> {
+    let picture = |name: &str| -> Outcome<()> {
+        let folder = args.pictures.clone().unwrap_or_else(|| stage.dir.path().to_path_buf());
+        std::fs::create_dir_all(&folder)?;
+        // An empty page is one colour; letters alone have more.
+        let colours = wait_until("a page with something on it", PATIENCE, || {
+            Ok(Some(display.picture(&folder.join(name))?).filter(|colours| *colours > 8))
+        })?;
+        done(&format!("a picture with {colours} colours: {name}"));
+        Ok(())
+    };
+    item.choose(&item.shows("Open Potluck", PATIENCE)?)?;
+    let window = display.window(TITLE, PATIENCE)?;
+    picture("opened.png")?;
+    display.close(window)?;
+    display.no_window(TITLE, PATIENCE)?;
+    no_page_left(app)?;
+    done("a closed window leaves nothing of its page");
+    let mut second = Program::start("potluck-tray, again", &mut stage.command("potluck-tray", &[])?)?;
+    let status = second.ends_within(PATIENCE)?;
+    if !status.success() {
+        return Err(Trouble::new(format!("the second start ended with {status}")));
+    }
+    let window = display.window(TITLE, PATIENCE)?;
+    picture("again.png")?;
+    display.close(window)?;
+    display.no_window(TITLE, PATIENCE)?;
+    let mut link = Program::start("potluck-tray LINK", &mut stage.command("potluck-tray", &["pool:join?t=1"])?)?;
+    link.ends_within(PATIENCE)?;
+    let window = display.window(TITLE, PATIENCE)?;
+    picture("link.png")?;
+    display.close(window)?;
+    display.no_window(TITLE, PATIENCE)?;
+    no_page_left(app)?;
+    done("a second start opens the window of the first, and ends with 0");
+    Ok(())
+}
+
+/// The node that the app was attached to ends: it says so, and starts one of its own when it is asked to.
+fn node_that_ends(stage: &Stage<'_>, item: &TrayItem, demo: Program) -> Outcome<()> {
+    demo.terminate(PATIENCE)?;
+    item.shows("Potluck isn't running in the background.", PATIENCE)?;
+    item.choose(&item.shows("Start", PATIENCE)?)?;
+    wait_until("a node of the app's own", PATIENCE, || Ok(stage.status().ok()))?;
+    done("a node that ended is said, and another one can be started");
+    Ok(())
+}
+
+fn no_tray_area(display: &Display) -> Outcome<()> {
+    let dir = tempfile::tempdir()?;
+    let bus = Bus::start(dir.path())?;
+    let stage = Stage::new(Some(display), Some(&bus))?;
+    let app = stage.app(&[])?;
+    display.window(TITLE, PATIENCE)?;
+    if !stage.said().contains("no tray area") {
+        return Err(Trouble::new(format!("nothing was said of the missing tray: {}", stage.said())));
+    }
+    let status = app.terminate(QUIT)?;
+    if !status.success() {
+        return Err(Trouble::new(format!("SIGTERM: {status}")));
+    }
+    display.no_window(TITLE, PATIENCE)?;
+    done("without a tray area the window opens");
+    Ok(())
+}
+
+fn no_session_bus(display: &Display) -> Outcome<()> {
+    let stage = Stage::new(Some(display), None)?;
+    let mut app = stage.app(&["--show"])?;
+    let window = display.window(TITLE, PATIENCE)?;
+    display.close(window)?;
+    display.no_window(TITLE, PATIENCE)?;
+    wait_until("a node", PATIENCE, || Ok(stage.status().ok()))?;
+    if !app.runs()? {
+        return Err(Trouble::new(format!("the app ended with its window: {}", stage.said())));
+    }
+    let status = app.terminate(QUIT)?;
+    if !status.success() {
+        return Err(Trouble::new(format!("SIGTERM: {status}")));
+    }
+    done("without a session bus it runs, with its window and a node");
+    Ok(())
+}
+
+fn no_display() -> Outcome<()> {
+    let stage = Stage::new(None, None)?;
+    let app = stage.app(&[])?;
+    wait_until("a node", PATIENCE, || Ok(stage.status().ok()))?;
+    if !stage.said().contains("no display answers") {
+        return Err(Trouble::new(format!("nothing was said of the missing display: {}", stage.said())));
+    }
+    let mut second = stage.command("potluck-tray", &[])?;
+    let second = second.stderr(Stdio::piped()).output()?;
+    if !second.status.success() || !String::from_utf8_lossy(&second.stderr).contains("a node runs already") {
+        return Err(Trouble::new(format!("a second one without a display: {}", second.status)));
+    }
+    let status = app.terminate(QUIT)?;
+    if !status.success() {
+        return Err(Trouble::new(format!("SIGTERM: {status}")));
+    }
+    done("without a display it is a node, and says so");
+    Ok(())
+}
+
+/// Memory and CPU of the app in the tray, nobody there.
+fn idle(display: &Display, demo: bool, time: Duration) -> Outcome<String> {
+    let dir = tempfile::tempdir()?;
+    let bus = Bus::start(dir.path())?;
+    let panel = Panel::start(&bus)?;
+    let stage = Stage::new(Some(display), Some(&bus))?;
+    let _demo = demo.then(|| stage.demo()).transpose()?;
+    let app = stage.app(&["--hidden"])?;
+    panel.item(PATIENCE)?.shows("Share my CPU", PATIENCE)?;
+    let own = || family(app.pid()).into_iter().next().context(|| "the app is gone".into());
+    let (before, began) = (own()?.cpu(), Instant::now());
+    // The time that passes is what is measured.
+    std::thread::sleep(time);
+    let used = own()?.cpu().saturating_sub(before);
+    let share = used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+    Ok(format!(
+        "idle for {} s: {share:.2} % of a core, {:.1} MiB beyond shared libraries",
+        time.as_secs(),
+        own_kib(app.pid())? as f64 / 1024.0,
+    ))
+}
+
+/// Resident memory that only this process has: without pages of shared libraries that it has not written to, which are
+/// there once for all programs of a desktop.
+fn own_kib(pid: u32) -> Outcome<u64> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = std::fs::read_to_string(Path::new(&path)).context(|| format!("reading {path}"))?;
+    let (mut library, mut sum) = (false, 0);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if !first.ends_with(':') {
+            library = line.contains(".so");
+        } else if first == "Private_Dirty:" || (first == "Private_Clean:" && !library) {
+            let kib = words.next().and_then(|n| n.parse::<u64>().ok());
+            sum += kib.context(|| format!("{path} says {line:?}"))?;
+        }
+    }
+    Ok(sum)
+}
