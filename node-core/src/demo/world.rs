@@ -481,7 +481,6 @@ impl World {
         let machines = self.machines();
         Snapshot {
             schema: potluck_api::SCHEMA,
-            open: None,
             this: self.this(),
             share: self.share.view(
                 self.now,
