@@ -56,8 +56,6 @@ pub struct Sight {
 pub enum News {
     /// How the network looks.
     Sight(Sight),
-    /// Other teams.
-    Nearby(Vec<Nearby>),
     /// This member said goodbye, or was not heard of for long.
     Gone(NodeId),
 }
@@ -420,13 +418,17 @@ impl Finder {
         let nearby = self.hints.nearby(tag);
         if nearby != self.nearby {
             self.nearby = nearby.clone();
-            self.tell(News::Nearby(nearby));
+            self.send(Event::Nearby(nearby));
         }
     }
 
     fn tell(&self, news: News) {
-        // The loop is gone: the node ends.
-        let _ = self.events.send(Event::Discovery(news));
+        self.send(Event::Discovery(news));
+    }
+
+    fn send(&self, event: Event) {
+        // If the loop is gone, the node ends.
+        let _ = self.events.send(event);
     }
 }
 

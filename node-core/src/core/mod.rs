@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use potluck_model::ids::{JobId, NodeId};
+use potluck_model::nearby::Nearby;
 use potluck_model::place::{self, Arch};
 use potluck_model::reason::Reason;
 use potluck_wire::ipc;
@@ -103,6 +104,8 @@ pub enum Event {
     Uploaded(NodeId, u64, potluck_model::ids::Digest, Result<u64, String>),
     /// Something is known of the network.
     Discovery(News),
+    /// Other teams that are seen on it.
+    Nearby(Vec<Nearby>),
     /// The team's statements changed.
     TeamChanged,
     /// Time passed.
@@ -186,6 +189,8 @@ pub struct Core {
     pub(crate) addresses: Vec<String>,
     pub(crate) dial: Dials,
     pub(crate) network: network::Network,
+    /// Teams on this network that this PC is not in: hearsay, cleaned and bounded.
+    pub(crate) nearby: Vec<Nearby>,
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
@@ -228,6 +233,7 @@ impl Core {
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),
             network: network::Network::new(settings.discovery, remembered),
+            nearby: Vec::new(),
             settings,
             membership,
             events,
@@ -329,6 +335,7 @@ impl Core {
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
             Event::Discovery(news) => self.discovered(news),
+            Event::Nearby(nearby) => self.nearby = nearby,
             Event::TeamChanged => self.team_changed(),
             Event::Tick => {}
             Event::Quit => {
