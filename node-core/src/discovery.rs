@@ -56,8 +56,6 @@ pub struct Sight {
 pub enum News {
     /// How the network looks.
     Sight(Sight),
-    /// Other teams.
-    Nearby(Vec<Nearby>),
     /// This member said goodbye, or was not heard of for long.
     Gone(NodeId),
 }
@@ -119,6 +117,11 @@ impl Air {
         let found = daemon.browse(SERVICE)?;
         Ok(Self { daemon, found, happened })
     }
+
+    fn browse_again(&self) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
+        self.daemon.stop_browse(SERVICE)?;
+        self.daemon.browse(SERVICE)
+    }
 }
 
 struct Finder {
@@ -162,7 +165,7 @@ impl Finder {
             told: None,
             nearby: Vec::new(),
             view,
-            own_ips: BTreeSet::new(),
+            own_ips: crate::net::own_addresses().into_iter().map(|a| a.ip).collect(),
         }
     }
 
@@ -232,7 +235,7 @@ impl Finder {
                     // It fell too far behind in a flood. What is known stays known.
                     Err(_) => {
                         tokio::time::sleep(Duration::from_secs(1)).await;
-                        match air.daemon.browse(SERVICE) {
+                        match air.browse_again() {
                             Ok(again) => found = again,
                             Err(_) => return true,
                         }
@@ -240,7 +243,18 @@ impl Finder {
                     }
                 },
                 event = air.happened.recv_async() => match event {
-                    Ok(DaemonEvent::IpAdd(_) | DaemonEvent::IpDel(_)) => self.network_changed(),
+                    Ok(DaemonEvent::IpAdd(_) | DaemonEvent::IpDel(_)) => {
+                        let moved = self.network_changed();
+                        if moved {
+                            // What the daemon still knows, the own announcement included, is told again.
+                            asked_at = Instant::now();
+                            match air.browse_again() {
+                                Ok(again) => found = again,
+                                Err(_) => return true,
+                            }
+                        }
+                        moved
+                    }
                     Ok(_) => false,
                     Err(_) => return true,
                 },
@@ -250,8 +264,7 @@ impl Finder {
                     ahead = now;
                     if slept || asked_at.elapsed() >= ASK_EVERY {
                         asked_at = Instant::now();
-                        let _ = air.daemon.stop_browse(SERVICE);
-                        match air.daemon.browse(SERVICE) {
+                        match air.browse_again() {
                             Ok(again) => found = again,
                             Err(_) => return true,
                         }
@@ -367,21 +380,20 @@ impl Finder {
         true
     }
 
-    /// Another address: perhaps another network, in which nothing is proved yet. True: something is to be told.
+    /// Another address. True: it may be another network, in which nothing that was seen means anything.
     fn network_changed(&mut self) -> bool {
         let ips: BTreeSet<IpAddr> = crate::net::own_addresses().into_iter().map(|a| a.ip).collect();
         if ips == self.own_ips {
             return false;
         }
-        let first = self.own_ips.is_empty();
+        let moved = self.own_ips.is_disjoint(&ips);
         self.own_ips = ips;
-        if !first {
-            self.sight.own_seen = false;
-            self.sight.others_seen = false;
-            self.sight.announced_at = self.words.as_ref().map(|_| Instant::now());
-            self.dials.wake();
+        self.dials.wake();
+        if moved {
+            self.hints.clear();
+            self.sight = Sight { announced_at: self.words.as_ref().map(|_| Instant::now()), ..Sight::default() };
         }
-        true
+        moved
     }
 
     /// Tells dialler and loop what changed.
@@ -406,13 +418,17 @@ impl Finder {
         let nearby = self.hints.nearby(tag);
         if nearby != self.nearby {
             self.nearby = nearby.clone();
-            self.tell(News::Nearby(nearby));
+            self.send(Event::Nearby(nearby));
         }
     }
 
     fn tell(&self, news: News) {
-        // The loop is gone: the node ends.
-        let _ = self.events.send(Event::Discovery(news));
+        self.send(Event::Discovery(news));
+    }
+
+    fn send(&self, event: Event) {
+        // If the loop is gone, the node ends.
+        let _ = self.events.send(event);
     }
 }
 

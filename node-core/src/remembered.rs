@@ -113,7 +113,9 @@ mod tests {
         for n in 0..1000 {
             assert!(peers.reached(node(n), addr(n)));
         }
-        (0..20).for_each(|n| drop(peers.reached(node(999), addr(2000 + n))));
+        for n in 0..20 {
+            peers.reached(node(999), addr(2000 + n));
+        }
         let (file, text) = peers.text();
         crate::store::write_whole(&file, &text).unwrap();
         let again = Remembered::load(dir.path());

@@ -139,6 +139,14 @@ pub struct Nearby {
     pub keepers: Vec<SocketAddr>,
 }
 
+/// What the announcements of one team say together.
+#[derive(Default)]
+struct Gathered<'a> {
+    nodes: BTreeSet<NodePrefix>,
+    names: BTreeMap<&'a str, u32>,
+    keepers: Vec<SocketAddr>,
+}
+
 /// All announcements that are remembered.
 #[derive(Debug, Default)]
 pub struct Hints {
@@ -207,23 +215,27 @@ impl Hints {
 
     /// Teams but the own one: those with most computers first.
     pub fn nearby(&self, own: Option<TeamTag>) -> Vec<Nearby> {
-        let mut teams: BTreeMap<TeamTag, (BTreeSet<NodePrefix>, BTreeMap<&str, u32>, Vec<SocketAddr>)> =
-            BTreeMap::new();
+        let mut teams: BTreeMap<TeamTag, Gathered<'_>> = BTreeMap::new();
         for (_, e) in self.entries.values().filter(|(_, e)| Some(e.team) != own) {
-            let (nodes, names, keepers) = teams.entry(e.team).or_default();
-            nodes.insert(e.node);
-            *names.entry(&e.team_name).or_default() += 1;
-            let room = KEEPER_ADDRESSES_MAX.saturating_sub(keepers.len());
-            keepers.extend(e.addresses.iter().filter(|_| e.keeper).take(room));
+            let team = teams.entry(e.team).or_default();
+            team.nodes.insert(e.node);
+            *team.names.entry(&e.team_name).or_default() += 1;
+            let room = KEEPER_ADDRESSES_MAX.saturating_sub(team.keepers.len());
+            team.keepers.extend(e.addresses.iter().filter(|_| e.keeper).take(room));
         }
         let mut all: Vec<Nearby> = teams
             .into_iter()
-            .map(|(tag, (nodes, names, keepers))| Nearby {
+            .map(|(tag, team)| Nearby {
                 id: tag.text(),
                 // One liar among several does not rename a team.
-                name: names.into_iter().max_by_key(|(_, count)| *count).map_or(String::new(), |(n, _)| n.to_owned()),
-                computers: nodes.len() as u32,
-                keepers,
+                name: team
+                    .names
+                    .into_iter()
+                    .max_by_key(|(_, n)| *n)
+                    .map(|(name, _)| name.to_owned())
+                    .unwrap_or_default(),
+                computers: team.nodes.len() as u32,
+                keepers: team.keepers,
             })
             .collect();
         all.sort_by(|a, b| b.computers.cmp(&a.computers).then_with(|| a.id.cmp(&b.id)));

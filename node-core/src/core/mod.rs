@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use potluck_model::ids::{JobId, NodeId};
+use potluck_model::nearby::Nearby;
 use potluck_model::place::{self, Arch};
 use potluck_model::reason::Reason;
 use potluck_wire::ipc;
@@ -119,6 +120,8 @@ pub enum Event {
     Uploaded(NodeId, u64, potluck_model::ids::Digest, Result<u64, String>),
     /// Something is known of the network.
     Discovery(News),
+    /// Other teams that are seen on it.
+    Nearby(Vec<Nearby>),
     /// The team's statements changed.
     TeamChanged,
     /// What submitters had left here was looked through.
@@ -220,6 +223,8 @@ pub struct Core {
     pub(crate) problems_due_ms: u64,
     /// Members whose protocol is another one: name and version.
     pub(crate) strange: HashMap<NodeId, (String, String)>,
+    /// Teams on this network that this PC is not in: hearsay, cleaned and bounded.
+    pub(crate) nearby: Vec<Nearby>,
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
@@ -268,6 +273,7 @@ impl Core {
             problems_due_ms: 0,
             strange: HashMap::new(),
             sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
+            nearby: Vec::new(),
             membership,
             runtime: tokio::runtime::Handle::current(),
             started: Instant::now(),
@@ -378,6 +384,7 @@ impl Core {
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
             Event::Discovery(news) => self.discovered(news),
+            Event::Nearby(nearby) => self.nearby = nearby,
             Event::TeamChanged => self.team_changed(),
             Event::Received(found) => self.guests.received.found(found),
             Event::RootEnded(root) => self.build_root_ended(root),

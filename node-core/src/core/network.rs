@@ -9,7 +9,7 @@ use std::time::Duration;
 use potluck_api::view::{Discovery as Shown, FoundBy};
 use potluck_model::alive::Life;
 use potluck_model::ids::{Digest, NodeId};
-use potluck_model::nearby::{self, Evidence, Finding, Nearby};
+use potluck_model::nearby::{self, Evidence, Finding};
 use potluck_model::place;
 use potluck_model::team::ADDRESSES_MAX;
 use potluck_wire::pool::{self, frame};
@@ -30,8 +30,6 @@ const RENAME_EVERY: Duration = Duration::from_secs(600);
 pub(crate) struct Network {
     /// Discovery runs.
     pub(crate) on: bool,
-    /// Teams on this network that this PC is not in.
-    pub(crate) nearby: Vec<Nearby>,
     sight: Sight,
     remembered: Remembered,
     /// Members that said goodbye and have no link since.
@@ -48,7 +46,6 @@ impl Network {
     pub(super) fn new(on: bool, remembered: Remembered) -> Self {
         Self {
             on,
-            nearby: Vec::new(),
             sight: Sight::default(),
             remembered,
             departed: HashSet::new(),
@@ -64,7 +61,6 @@ impl Core {
     /// News of discovery.
     pub(super) fn discovered(&mut self, news: News) {
         match news {
-            News::Nearby(nearby) => self.network.nearby = nearby,
             News::Sight(sight) => self.network.sight = sight,
             News::Gone(node) => {
                 self.network.departed.insert(node);
@@ -134,7 +130,7 @@ impl Core {
             "state": state,
             "seen": self.network.sight.members.len(),
             "own_seen": self.network.sight.own_seen,
-            "nearby": self.network.nearby.len(),
+            "nearby": self.nearby.len(),
         })
     }
 

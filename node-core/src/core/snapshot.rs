@@ -188,7 +188,7 @@ impl Core {
     }
 
     fn nearby_views(&self) -> Vec<NearbyTeam> {
-        let all = self.network.nearby.iter();
+        let all = self.nearby.iter();
         all.map(|n| NearbyTeam { id: n.id.clone(), name: shown_name(&n.name), computers: n.computers }).collect()
     }
 

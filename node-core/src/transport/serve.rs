@@ -26,7 +26,7 @@ use crate::membership::Membership;
 const HALF_OPEN_PER_ADDRESS_MAX: usize = 16;
 /// Failed handshakes of one address in `FAILURE_WINDOW`; beyond them it is refused before any cryptography, so that a
 /// stranger who tries for ever costs nearly nothing.
-const FAILURES_MAX: u32 = 20;
+const FAILURES_MAX: u32 = 10;
 /// See `FAILURES_MAX`.
 const FAILURE_WINDOW: Duration = Duration::from_secs(2);
 /// Join attempts of one address are this far apart.

@@ -28,7 +28,7 @@ use crate::board::{Attack, Board};
 use crate::compiler::{last_record, lossy};
 
 /// Cases and names of its attacks.
-pub const ATTACKS: &[(&str, &str)] = &[("1", "any certificate"), ("5", "invented peers")];
+pub const ATTACKS: &[(&str, &str)] = &[("1", "stranger: any certificate"), ("5", "stranger: invented peers")];
 /// Attempts per second ...
 const PER_SECOND: u32 = 100;
 /// ... for so long.
