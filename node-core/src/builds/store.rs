@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -345,7 +346,14 @@ enum Bad {
 }
 
 fn database(path: &Path) -> Result<Database, Bad> {
-    let open = || Database::builder().set_cache_size(CACHE_BYTES).create(path);
+    let open = || {
+        // For its owner alone, as everything of the node: the names of sources are nobody else's.
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(|error| redb::DatabaseError::Storage(redb::StorageError::Io(error)))?;
+        let backend = redb::backends::FileBackend::new(file)?;
+        Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)
+    };
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(error)) => {

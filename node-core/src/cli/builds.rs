@@ -62,6 +62,21 @@ fn fitted(name: &str, columns: usize) -> String {
     format!("{kept}…")
 }
 
+/// Words in lines of so many columns; a longer word has its own.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// `potluck builds`.
 pub(super) fn builds(limit: Option<u32>, json: bool) -> Result<(), Failure> {
     let rows = call(&json!({"call": "builds", "limit": limit.unwrap_or(20)}))?;
@@ -133,7 +148,9 @@ pub(super) fn report(build: &str, exports: &Exports<'_>) -> Result<(), Failure> 
         println!("{:>6} on {name} {:>10}{taken}", machine["jobs"], seconds(number(&machine["time_ms"])));
     }
     for finding in list(&report["findings"]) {
-        println!("- {}", text(finding));
+        for (at, part) in wrapped(text(finding), 80 - 2).iter().enumerate() {
+            println!("{} {part}", if at == 0 { "-" } else { " " });
+        }
     }
     for error in list(&report["errors"]) {
         let how = if error["differed"] == true { "failed there, worked here" } else { "failed" };
@@ -163,8 +180,9 @@ pub(super) fn explain(answer: &Value) {
     for row in list(&answer["local"]) {
         let avoidable = if row["avoidable"] == true { "avoidable" } else { "" };
         let (count, time) = (number(&row["count"]), seconds(number(&row["time_ms"])));
-        println!("{count:>5} here  {:<24} {time:>10}  {avoidable}", fitted(text(&row["reason"]), 24));
-        println!("            {}", text(&row["text"]));
+        let line = format!("{count:>5} here  {} {time:>10}  {avoidable}", fitted(text(&row["reason"]), 24));
+        println!("{}", line.trim_end());
+        wrapped(text(&row["text"]), 80 - 12).iter().for_each(|part| println!("            {part}"));
     }
     if number(&answer["failed"]) > 0 {
         println!("{:>5} failed", number(&answer["failed"]));
