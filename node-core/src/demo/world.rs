@@ -24,6 +24,10 @@ pub const STEP_MS: u64 = 100;
 pub(super) const CORES: u32 = 8;
 /// Rows of Overview that are kept.
 const RECENT_MAX: usize = 20;
+/// Builds that are remembered, so that a long demonstration does not grow.
+const HISTORY_MAX: usize = 500;
+/// PCs that ask to be let in, at a time.
+const ASKING_MAX: usize = 64;
 /// A machine whose owner came back stays in use for so long.
 pub(super) const TAKEN_MS: u64 = 20_000;
 /// Between two builds while the simulation moves by itself.
@@ -374,7 +378,7 @@ impl World {
         let (name, id) = (live.build.project.name, live.build.id.clone());
         let how = if report.build.end == potluck_api::build::BuildEnd::Ok { "finished" } else { "failed" };
         self.tell(&format!("{name} {how}."), Some(format!("builds/{id}")));
-        self.history.insert(0, Past { build: live.build, report });
+        self.remember(Past { build: live.build, report });
         if let Some(at) = &mut self.automatic {
             *at = self.now + REST_MS;
         }
@@ -385,7 +389,12 @@ impl World {
         let Some(mut live) = self.live.take_if(|live| live.build.id == id) else { return };
         live.build.cancelled_ms = Some((self.now as i64 - live.began).max(1) as u32);
         let report = live.build.report(&live.ran, None);
-        self.history.insert(0, Past { build: live.build, report });
+        self.remember(Past { build: live.build, report });
+    }
+
+    fn remember(&mut self, past: Past) {
+        self.history.insert(0, past);
+        self.history.truncate(HISTORY_MAX);
         self.changed = true;
     }
 
@@ -486,6 +495,9 @@ impl World {
         let (id, since_ms) = (self.random.id(), self.wall());
         let Some(team) = &mut self.team else { return };
         let (name, address) = (name.to_owned(), "192.0.2.77:41734".to_owned());
+        if team.asking.len() >= ASKING_MAX {
+            return;
+        }
         team.asking.push(JoinAsk { id, name, address, check, since_ms, invited: false });
         self.changed = true;
     }
