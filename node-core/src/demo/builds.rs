@@ -228,7 +228,7 @@ pub(super) const STORM: Project = Project {
     command: "ninja -C out/Default chrome",
     cwd: "/home/kim/src/chromium/src",
     jobs: 120_000,
-    usual_ms: 1500,
+    usual_ms: 1000,
     ..SCALE
 };
 

@@ -18,8 +18,6 @@ use crate::membership::invite::{JoinLink, LIFETIME_MAX, Secret, USES_MAX};
 
 /// Longest name that is taken.
 const NAME_CHARS_MAX: usize = 64;
-/// Builds that are remembered, so that a long demonstration does not grow.
-const HISTORY_MAX: usize = 500;
 /// Others' requests and own things of one kind: the real limits are the model's.
 const LIST_MAX: usize = 64;
 const DAY_S: i64 = 86_400;
@@ -38,7 +36,7 @@ impl World {
             Call::TeamAsk { nearby } => self.join_nearby(conn, &nearby),
             Call::TeamAskAddress { address } => self.join_address(conn, &address),
             Call::ToolchainSync { id, watch } => self.sync(conn, id, watch),
-            Call::ToolchainAdd { path, .. } => {
+            Call::ToolchainAdd { path, .. } if self.tools.len() < LIST_MAX => {
                 let tool = Tool::added(&mut self.random, &path.to_string_lossy(), self.now);
                 self.waits.push(Waits::Packed(conn, tool.id.clone()));
                 self.tools.push(tool);
@@ -385,7 +383,6 @@ impl World {
         if self.running().is_some_and(|(live, _)| live.build.id == id) {
             self.finish();
         }
-        self.history.truncate(HISTORY_MAX);
         self.report(id)
     }
 

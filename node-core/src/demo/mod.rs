@@ -2,21 +2,27 @@
 //! compiler; the same seed and the same calls show the same things.
 //!
 //! `world`: all that is simulated, and how time moves it. `calls`: what it answers. `scenes`: states that are raised by
-//! name. `pool`, `sharing`, `joining`, `tools`, `trouble`: its parts. `builds`, `schedule`: builds whose numbers agree.
+//! name. `pool`, `sharing`, `joining`, `tools`, `trouble`: its parts. `builds`, `schedule`, `live`: builds whose numbers agree. `shown`: the
+//! snapshot.
 //! `words`: sentences. This file is the shell: socket, web server, clock.
 
 mod builds;
 mod calls;
 mod joining;
+mod live;
 mod pool;
 mod random;
 mod scenes;
 mod schedule;
 mod sharing;
+mod shown;
 mod tools;
 mod trouble;
 mod words;
 mod world;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -2,7 +2,7 @@
 //! shown of a build is computed from these jobs, so its numbers agree.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 use potluck_api::build::JobColumns;
 
@@ -67,73 +67,145 @@ impl Job {
 
 type Lane = Reverse<(u32, u16, u16)>;
 
-/// Runs `wanted` on `places` with `window` commands at a time, as `make -j` does. In order of their start.
+/// Runs `wanted` on `places` with `window` commands at a time, as `make -j` does. In order of their start. Nothing that
+/// ended before a cut depends on it.
 pub(super) fn run(wanted: &[Wanted], places: &[Place], cuts: &[Cut], window: usize, mut random: Random) -> Vec<Job> {
-    let lanes = |machines: std::ops::Range<usize>| -> BinaryHeap<Lane> {
-        let of = |m: usize| (0..places[m].slots as u16).map(move |lane| Reverse((0, m as u16, lane)));
-        machines.flat_map(of).collect()
-    };
-    let mut here = lanes(0..1);
-    let mut there = lanes(1..places.len());
-    let mut under_way: BinaryHeap<Reverse<u32>> = BinaryHeap::new();
-    let mut jobs = Vec::with_capacity(wanted.len());
-    let (mut asked_ms, mut last_end) = (0, 0);
+    let mut floor = Floor::new(wanted, places, cuts);
+    let mut asked_ms = 0;
+    let mut compiled_ms = None;
     for (number, want) in wanted.iter().enumerate() {
         if want.after_all {
-            asked_ms = last_end;
-        } else if under_way.len() >= window.max(1) {
-            asked_ms = under_way.pop().map_or(asked_ms, |Reverse(end)| end.max(asked_ms));
+            asked_ms = *compiled_ms.get_or_insert_with(|| floor.empty());
+        } else if floor.moments.len() >= window.max(1) {
+            asked_ms = floor.next_end().max(asked_ms);
         } else {
             asked_ms += 2;
+            floor.run_again_until(asked_ms);
         }
-        let travels = want.kind == 0 && !there.is_empty();
-        let mut parts = Parts::draw(&mut random, travels);
-        let (mut from, mut repeats) = (asked_ms, 0);
-        let job = loop {
-            let free = if travels { &mut there } else { &mut here };
-            let Some(Reverse((free_ms, machine, lane))) = free.pop() else { break None };
+        let parts = Parts::draw(&mut random, floor.travels(number));
+        floor.place(number, asked_ms, 0, parts);
+    }
+    floor.empty();
+    floor.jobs.sort_by_key(|j| (j.start_ms, j.wanted));
+    floor.jobs
+}
+
+/// What comes next: a job ends, or one was cut off and is placed again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Moment {
+    Ends,
+    Again(usize),
+}
+
+/// Machines with their lanes while jobs are given to them.
+struct Floor<'a> {
+    wanted: &'a [Wanted],
+    places: &'a [Place],
+    cuts: &'a [Cut],
+    here: BinaryHeap<Lane>,
+    there: BinaryHeap<Lane>,
+    moments: BinaryHeap<Reverse<(u32, Moment)>>,
+    /// Jobs that were cut off: how often, and what they are made of.
+    cut_off: HashMap<usize, (u8, Parts)>,
+    jobs: Vec<Job>,
+}
+
+impl<'a> Floor<'a> {
+    fn new(wanted: &'a [Wanted], places: &'a [Place], cuts: &'a [Cut]) -> Self {
+        let lanes = |machines: std::ops::Range<usize>| -> BinaryHeap<Lane> {
+            let of = |m: usize| (0..places[m].slots as u16).map(move |lane| Reverse((0, m as u16, lane)));
+            machines.flat_map(of).collect()
+        };
+        let (here, there) = (lanes(0..1), lanes(1..places.len()));
+        let (moments, cut_off, jobs) = (BinaryHeap::new(), HashMap::new(), Vec::with_capacity(wanted.len()));
+        Self { wanted, places, cuts, here, there, moments, cut_off, jobs }
+    }
+
+    fn travels(&self, number: usize) -> bool {
+        self.wanted[number].kind == 0 && !self.there.is_empty()
+    }
+
+    /// Gives a job to the lane that is free first.
+    fn place(&mut self, number: usize, from: u32, repeats: u8, mut parts: Parts) {
+        let travels = self.travels(number);
+        let (places, cuts) = (self.places, self.cuts);
+        let free = if travels { &mut self.there } else { &mut self.here };
+        while let Some(Reverse((free_ms, machine, lane))) = free.pop() {
             let start_ms = from.max(free_ms);
             let away = |c: &&Cut| c.machine == machine && c.from_ms <= start_ms && start_ms < c.to_ms;
             if let Some(cut) = cuts.iter().find(away) {
                 free.push(Reverse((cut.to_ms, machine, lane)));
                 continue;
             }
-            parts.compile_ms = (want.alone_ms * 100 / places[usize::from(machine)].speed.max(1)).max(1);
+            parts.compile_ms = (self.wanted[number].alone_ms * 100 / places[usize::from(machine)].speed.max(1)).max(1);
             let took_ms = parts.sum();
-            let cut_off = |c: &&Cut| c.machine == machine && start_ms < c.from_ms && c.from_ms < start_ms + took_ms;
-            if let Some(cut) = cuts.iter().find(cut_off) {
+            let ends_it = |c: &&Cut| c.machine == machine && start_ms < c.from_ms && c.from_ms < start_ms + took_ms;
+            if let Some(cut) = cuts.iter().find(ends_it) {
                 free.push(Reverse((cut.to_ms, machine, lane)));
-                (from, repeats) = (cut.from_ms, repeats + 1);
-                continue;
+                self.cut_off.insert(number, (repeats + 1, parts));
+                self.moments.push(Reverse((cut.from_ms, Moment::Again(number))));
+                return;
             }
             free.push(Reverse((start_ms + took_ms, machine, lane)));
-            break Some(Job {
-                wanted: number,
+            self.moments.push(Reverse((start_ms + took_ms, Moment::Ends)));
+            let Parts { understand_ms, travel_ms, compile_ms, finish_ms } = parts;
+            let wait_ms = start_ms - from;
+            let wanted = number;
+            self.jobs.push(Job {
+                wanted,
                 start_ms,
                 took_ms,
                 machine,
                 lane,
-                wait_ms: start_ms - from,
-                understand_ms: parts.understand_ms,
-                travel_ms: parts.travel_ms,
-                compile_ms: parts.compile_ms,
-                finish_ms: parts.finish_ms,
+                wait_ms,
+                understand_ms,
+                travel_ms,
+                compile_ms,
+                finish_ms,
                 repeats,
             });
-        };
-        let Some(job) = job else { continue };
-        // Links do not wait for each other.
-        if !want.after_all {
-            last_end = last_end.max(job.end_ms());
+            return;
         }
-        under_way.push(Reverse(job.end_ms()));
-        jobs.push(job);
     }
-    jobs.sort_by_key(|j| (j.start_ms, j.wanted));
-    jobs
+
+    /// When the next job ends; what was cut off before that is placed again.
+    fn next_end(&mut self) -> u32 {
+        while let Some(Reverse((at, moment))) = self.moments.pop() {
+            match moment {
+                Moment::Ends => return at,
+                Moment::Again(number) => self.place_again(number, at),
+            }
+        }
+        0
+    }
+
+    fn place_again(&mut self, number: usize, at: u32) {
+        if let Some((repeats, parts)) = self.cut_off.remove(&number) {
+            self.place(number, at, repeats, parts);
+        }
+    }
+
+    fn run_again_until(&mut self, now: u32) {
+        while let Some(Reverse((at, Moment::Again(number)))) = self.moments.peek().copied()
+            && at <= now
+        {
+            self.moments.pop();
+            self.place_again(number, at);
+        }
+    }
+
+    /// When everything that was asked for is done.
+    fn empty(&mut self) -> u32 {
+        let mut last = 0;
+        while !self.moments.is_empty() {
+            last = self.next_end().max(last);
+        }
+        last
+    }
 }
 
 /// Where the time of one job goes.
+#[derive(Clone, Copy)]
 struct Parts {
     understand_ms: u32,
     travel_ms: u32,
@@ -179,7 +251,7 @@ pub(super) fn columns(wanted: &[Wanted], places: &[Place], jobs: &[Job], until_m
         reasons: vec![String::new()],
         ..JobColumns::default()
     };
-    let mut codes: std::collections::HashMap<&str, u16> = [("", 0)].into();
+    let mut codes: HashMap<&str, u16> = [("", 0)].into();
     for job in jobs.iter().filter(|j| j.end_ms() <= until_ms) {
         let want = &wanted[job.wanted];
         let reason = reason_of(want, job);

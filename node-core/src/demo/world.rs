@@ -3,21 +3,20 @@
 
 use std::collections::HashMap;
 
-use potluck_api::build::{BuildLine, BuildRow, Counts, Report};
+use potluck_api::build::Report;
 use potluck_api::view::{
-    CacheView, Discovery, FoundBy, JoinAsk, Joining, KeyPlace, Machine, MachineState, MemberView, NearbyTeam,
-    NotifySettings, PoolView, ReceivedView, RecentRow, Snapshot, SyncState, TeamView, ThisPc, UserRole,
+    JoinAsk, Joining, MachineState, NearbyTeam, NotifySettings, ReceivedView, RecentRow, SyncState, UserRole,
 };
 use serde_json::{Value, json};
 
-use super::builds::{self, Build, Project, Ran};
+use super::builds::{self, Build, Project};
 use super::joining::{Attempt, Step, Team};
+use super::live::Live;
 use super::pool::{self, Pc};
 use super::random::Random;
 use super::schedule::{Cut, Place};
 use super::sharing::Sharing;
 use super::tools::{self, Tool};
-use super::{scenes, trouble};
 
 /// Time moves in such steps.
 pub const STEP_MS: u64 = 100;
@@ -25,6 +24,10 @@ pub const STEP_MS: u64 = 100;
 pub(super) const CORES: u32 = 8;
 /// Rows of Overview that are kept.
 const RECENT_MAX: usize = 20;
+/// Builds that are remembered, so that a long demonstration does not grow.
+const HISTORY_MAX: usize = 500;
+/// PCs that ask to be let in, at a time.
+const ASKING_MAX: usize = 64;
 /// A machine whose owner came back stays in use for so long.
 pub(super) const TAKEN_MS: u64 = 20_000;
 /// Between two builds while the simulation moves by itself.
@@ -32,14 +35,6 @@ const REST_MS: u64 = 15_000;
 
 /// A connection, as the shell numbers them.
 pub(super) type ConnId = u64;
-
-/// A build that runs.
-pub(super) struct Live {
-    pub(super) build: Build,
-    pub(super) ran: Ran,
-    /// Milliseconds of the simulation at its start; it may lie before the simulation's.
-    pub(super) began: i64,
-}
 
 /// A build that ended. Its jobs are made again when somebody looks.
 pub(super) struct Past {
@@ -223,7 +218,7 @@ impl World {
         self.share.step(self.now, STEP_MS, own_build, &mut self.random);
         self.changed |= moves || own_build || held_before != self.share_state_key();
         if let Some(live) = &self.live
-            && self.now as i64 - live.began >= i64::from(end_of(live))
+            && self.now as i64 - live.began >= i64::from(live.end_ms())
         {
             self.finish();
         }
@@ -365,8 +360,7 @@ impl World {
             cuts: Vec::new(),
             cancelled_ms: None,
         };
-        let ran = build.run();
-        self.live = Some(Live { build, ran, began: self.now as i64 - i64::from(into_ms) });
+        self.live = Some(Live::new(build, self.now as i64 - i64::from(into_ms)));
         self.changed = true;
     }
 
@@ -379,12 +373,12 @@ impl World {
     pub(super) fn finish(&mut self) {
         let Some(mut live) = self.live.take() else { return };
         // It seems to have begun so long ago that it is over now.
-        live.build.started_ms = self.wall().saturating_sub(end_of(&live).into());
+        live.build.started_ms = self.wall().saturating_sub(live.end_ms().into());
         let report = live.build.report(&live.ran, None);
         let (name, id) = (live.build.project.name, live.build.id.clone());
         let how = if report.build.end == potluck_api::build::BuildEnd::Ok { "finished" } else { "failed" };
         self.tell(&format!("{name} {how}."), Some(format!("builds/{id}")));
-        self.history.insert(0, Past { build: live.build, report });
+        self.remember(Past { build: live.build, report });
         if let Some(at) = &mut self.automatic {
             *at = self.now + REST_MS;
         }
@@ -395,12 +389,24 @@ impl World {
         let Some(mut live) = self.live.take_if(|live| live.build.id == id) else { return };
         live.build.cancelled_ms = Some((self.now as i64 - live.began).max(1) as u32);
         let report = live.build.report(&live.ran, None);
-        self.history.insert(0, Past { build: live.build, report });
+        self.remember(Past { build: live.build, report });
+    }
+
+    fn remember(&mut self, past: Past) {
+        self.history.insert(0, past);
+        self.history.truncate(HISTORY_MAX);
         self.changed = true;
     }
 
-    /// Whoever began it with `potluck run` hears nothing more of it from here.
+    /// Whoever began it with `potluck run` hears that it is over.
     fn end_begun(&mut self, id: &str) {
+        for wait in &self.waits {
+            if let Waits::BuildEnd(conn, of) = wait
+                && of == id
+            {
+                self.outbox.push((*conn, json!({"ok": true}), true));
+            }
+        }
         self.waits.retain(|w| !matches!(w, Waits::BuildEnd(_, of) if of == id));
     }
 
@@ -409,14 +415,14 @@ impl World {
         let (now, Some(live)) = (self.now, &mut self.live) else { return };
         let at = (now as i64 - live.began).max(1) as u32;
         let mut running: HashMap<u16, u32> = HashMap::new();
-        for job in live.ran.jobs.iter().filter(|j| j.machine > 0 && j.start_ms < at && at < j.end_ms()) {
+        for job in live.at(at).running.iter().filter(|j| j.machine > 0 && j.start_ms < at) {
             *running.entry(job.machine).or_default() += 1;
         }
         let most = running.into_iter().max_by_key(|(machine, jobs)| (*jobs, *machine));
         let Some((machine, _)) = most else { return };
         live.build.cuts.push(Cut { machine, from_ms: at, to_ms: at + TAKEN_MS as u32 });
         // The same as before up to now: what is drawn does not depend on cuts.
-        live.ran = live.build.run();
+        live.again();
         let id = live.build.places[usize::from(machine)].id.clone();
         if let Some(pc) = self.pcs.iter_mut().find(|pc| pc.id == id) {
             pc.be(MachineState::InUse, "In use");
@@ -474,188 +480,6 @@ impl World {
         fixtures.iter().enumerate().map(make).collect()
     }
 
-    // What is shown.
-
-    /// Everything.
-    pub fn snapshot(&self) -> Snapshot {
-        let machines = self.machines();
-        Snapshot {
-            schema: potluck_api::SCHEMA,
-            this: self.this(),
-            share: self.share.view(
-                self.now,
-                self.origin_ms,
-                self.zone_s,
-                self.live.is_some(),
-                self.share.blocked.and_then(trouble::row).map(|row| row.headline),
-            ),
-            team: self.team.as_ref().map(|team| self.team_view(team)),
-            nearby: self.nearby.clone(),
-            joining: self.joining.as_ref().map(|j| j.state.clone()),
-            pool: self.pool(&machines),
-            machines,
-            building: self.building(),
-            builds: self.build_rows(100),
-            toolchains: self.tools.iter().map(|t| t.view(&self.pcs)).collect(),
-            received: self.received.clone(),
-            cache: self.cache(),
-            problems: trouble::problems(&self.raised),
-            recent: self.recent.clone(),
-            checks: trouble::checks(&self.raised),
-            notify: self.notify.clone(),
-            addresses: self.addresses.clone(),
-            scenes: scenes::NAMES.iter().map(|s| (*s).to_owned()).collect(),
-            open: None,
-        }
-    }
-
-    fn this(&self) -> ThisPc {
-        let key = match self.raised.iter().any(|(code, _)| *code == "K1") {
-            true => KeyPlace::File("the keyring is locked".into()),
-            false => KeyPlace::Keyring,
-        };
-        ThisPc {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            version: pool::VERSION.to_owned(),
-            cores: CORES,
-            headless: self.headless,
-            role: self.role,
-            started_ms: self.origin_ms,
-            key,
-            listen: "192.0.2.1:10555".into(),
-            demo: true,
-        }
-    }
-
-    pub(super) fn build_rows(&self, limit: usize) -> Vec<BuildRow> {
-        self.history.iter().map(|past| past.report.build.clone()).take(limit).collect()
-    }
-
-    fn building(&self) -> Vec<BuildLine> {
-        let Some((live, into_ms)) = self.running() else { return Vec::new() };
-        let mut counts = Counts::default();
-        let (mut done, mut cores, mut waiting) = (0, 0, 0);
-        for job in &live.ran.jobs {
-            let kind = live.ran.wanted[job.wanted].kind;
-            if job.end_ms() <= into_ms {
-                done += 1;
-                *builds::count_of(&mut counts, kind) += 1;
-            } else if job.start_ms <= into_ms {
-                cores += u32::from(job.machine > 0);
-            } else if job.start_ms - job.wait_ms <= into_ms {
-                waiting += 1;
-            }
-        }
-        vec![BuildLine {
-            id: live.build.id.clone(),
-            name: live.build.project.name.to_owned(),
-            done,
-            total: Some(live.ran.wanted.len() as u32),
-            cores,
-            waiting,
-            started_ms: live.build.started_ms,
-            counts,
-        }]
-    }
-
-    /// Jobs of the running build on each machine, by its id; this PC's is empty.
-    fn used(&self) -> HashMap<&str, u32> {
-        let mut used = HashMap::new();
-        if let Some((live, into_ms)) = self.running() {
-            for job in live.ran.jobs.iter().filter(|j| j.start_ms <= into_ms && into_ms < j.end_ms()) {
-                *used.entry(live.build.places[usize::from(job.machine)].id.as_str()).or_default() += 1;
-            }
-        }
-        used
-    }
-
-    fn machines(&self) -> Vec<Machine> {
-        let used = self.used();
-        let share = self.share.view(self.now, self.origin_ms, self.zone_s, self.live.is_some(), None);
-        let (state, reason) = this_state(&share.state);
-        let toolchains = self.tools.iter().filter(|t| t.error.is_none()).count() as u32;
-        let by_me = used.get("").copied().unwrap_or(0);
-        let this = Machine {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            state,
-            reason: reason.to_owned(),
-            this_pc: true,
-            used: by_me + self.share.jobs(),
-            used_by_me: by_me,
-            offered: share.slots,
-            cores: CORES,
-            speed: Some(1.0),
-            toolchains_ready: toolchains,
-            toolchains,
-            version: pool::VERSION.to_owned(),
-            arch: "x86_64".into(),
-            address: "192.0.2.1:10555".into(),
-            found_by: FoundBy::Here,
-            rtt_us: 0,
-            seen_ms: None,
-        };
-        let mut others: Vec<Machine> = self
-            .pcs
-            .iter()
-            .map(|pc| {
-                let ready = |t: &&Tool| t.at.iter().any(|s| s.machine == pc.id && s.state == SyncState::Ready);
-                let ready = self.tools.iter().filter(ready).count() as u32;
-                let speed_known = !self.history.is_empty() && pc.version == pool::VERSION;
-                pc.machine(used.get(pc.id.as_str()).copied().unwrap_or(0), ready, toolchains, speed_known)
-            })
-            .collect();
-        others.sort_by(|a, b| a.name.cmp(&b.name));
-        std::iter::once(this).chain(others).collect()
-    }
-
-    fn pool(&self, machines: &[Machine]) -> PoolView {
-        let count = |state| machines.iter().filter(|m| m.state == state).count() as u32;
-        let raised = |code| self.raised.iter().any(|(c, _)| *c == code);
-        PoolView {
-            machines: 1 + self.pcs.iter().filter(|pc| pc.online).count() as u32,
-            cores: machines.iter().map(|m| m.offered).sum(),
-            cores_free: machines.iter().map(|m| m.offered.saturating_sub(m.used)).sum(),
-            sharing: count(MachineState::Sharing),
-            in_use: count(MachineState::InUse),
-            unavailable: count(MachineState::Unavailable),
-            discovery: if raised("N2") || raised("N4") { Discovery::Blocked } else { Discovery::Works },
-        }
-    }
-
-    fn team_view(&self, team: &Team) -> TeamView {
-        let this = MemberView {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            role: team.role.to_owned(),
-            this_pc: true,
-            online: true,
-            seen_ms: None,
-        };
-        let mut others: Vec<MemberView> = self.pcs.iter().map(Pc::member).collect();
-        others.sort_by(|a, b| a.name.cmp(&b.name));
-        let members: Vec<MemberView> = std::iter::once(this).chain(others).collect();
-        TeamView {
-            id: team.id.clone(),
-            name: team.name.clone(),
-            is_keeper: team.role == "keeper",
-            keepers: members.iter().filter(|m| m.role == "keeper").count() as u32,
-            members,
-            asking: team.asking.clone(),
-            invites: team.invites.clone(),
-        }
-    }
-
-    fn cache(&self) -> CacheView {
-        let full = self.raised.iter().any(|(code, _)| *code == "D1");
-        CacheView {
-            bytes: self.received.iter().map(|r| r.bytes).sum(),
-            bytes_max: 10 << 30,
-            disk_free: if full { 1_100_000_000 } else { 182_000_000_000 },
-        }
-    }
-
     /// How far compilers are, as the command line knows it.
     pub(super) fn sync_state(&self, id: Option<&str>) -> Value {
         let chosen = |t: &&Tool| id.is_none_or(|id| t.id.starts_with(id));
@@ -671,6 +495,9 @@ impl World {
         let (id, since_ms) = (self.random.id(), self.wall());
         let Some(team) = &mut self.team else { return };
         let (name, address) = (name.to_owned(), "192.0.2.77:41734".to_owned());
+        if team.asking.len() >= ASKING_MAX {
+            return;
+        }
         team.asking.push(JoinAsk { id, name, address, check, since_ms, invited: false });
         self.changed = true;
     }
@@ -682,30 +509,6 @@ pub(super) fn joined(state: &Joining, team: &str) -> Value {
     value["ok"] = json!(true);
     value["name"] = json!(team);
     value
-}
-
-fn end_of(live: &Live) -> u32 {
-    live.ran.jobs.iter().map(super::schedule::Job::end_ms).max().unwrap_or(0)
-}
-
-fn this_state(state: &potluck_api::view::ShareState) -> (MachineState, &'static str) {
-    use potluck_api::view::{HeldReason, ShareState};
-    match state {
-        ShareState::Off => (MachineState::Unavailable, "Sharing is off"),
-        ShareState::Paused { .. } => (MachineState::Unavailable, "Paused"),
-        ShareState::Blocked { .. } => (MachineState::Unavailable, "Needs you"),
-        ShareState::Finishing { .. } => (MachineState::Sharing, "Finishing"),
-        ShareState::Ready { .. } | ShareState::Helping { .. } => (MachineState::Sharing, "Sharing"),
-        ShareState::Held { reason, .. } => match reason {
-            HeldReason::InUse => (MachineState::InUse, "In use"),
-            HeldReason::OwnBuild => (MachineState::InUse, "Own build"),
-            HeldReason::Battery => (MachineState::Unavailable, "On battery"),
-            HeldReason::Schedule => (MachineState::Unavailable, "Outside its hours"),
-            HeldReason::CpuBusy => (MachineState::Unavailable, "Other programs need the processor"),
-            HeldReason::Memory => (MachineState::Unavailable, "Short of memory"),
-            HeldReason::Disk => (MachineState::Unavailable, "Disk full"),
-        },
-    }
 }
 
 /// What mara and jan left here.
