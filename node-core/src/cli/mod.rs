@@ -1,6 +1,7 @@
 //! The command line: one table (clap's) for parser, help and, later, man page and completions. Each command asks the
 //! running node of the same XDG folders, or is the node.
 
+mod share;
 mod show;
 mod tools;
 
@@ -31,7 +32,7 @@ enum Command {
         /// Address and port for other nodes
         #[arg(long, default_value = "0.0.0.0:10555")]
         listen: SocketAddr,
-        /// Run jobs of the team, this many at a time
+        /// Run exactly this many jobs of the team at a time, whatever the settings say [default: as they say]
         #[arg(long, value_name = "SLOTS")]
         serve: Option<u32>,
         /// Compiles that run here although they could travel; 0 keeps them off this PC
@@ -59,6 +60,16 @@ enum Command {
         /// For programs
         #[arg(long)]
         json: bool,
+    },
+    /// Lend spare cores, or not
+    Share {
+        #[command(subcommand)]
+        command: share::Share,
+    },
+    /// Settings, as config.toml has them
+    Config {
+        #[command(subcommand)]
+        command: share::Config,
     },
     /// Why jobs ran where they ran: `last`, a source file or job number, or `-- COMMAND` for one that has not run
     Explain {
@@ -222,6 +233,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             node::run(node::Options { listen, serve, local_slots, local_compiles, name, no_fuse, quota_bytes })?;
         }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
+        Command::Share { command } => share::share(command)?,
+        Command::Config { command } => share::config(command)?,
         Command::Explain { what, json, options, command } => {
             if options {
                 for line in potluck_model::options::lines() {
