@@ -345,7 +345,7 @@ impl Thread {
         if self.machine_at.is_none_or(|at| now >= at + MACHINE_EVERY) {
             self.machine_at = Some(now);
             self.facts.load = self.load.look(now);
-            self.facts.memory = load::memory(std::path::Path::new("/proc"));
+            self.facts.memory = load::memory(&load::proc_path());
             (self.facts.power, self.has_battery) = self.power.look();
             self.facts.own_build = self.live.own_build.swap(false, Ordering::Relaxed);
         }

@@ -4,6 +4,7 @@
 mod builds;
 mod manual;
 mod run;
+mod share;
 mod show;
 mod tools;
 mod ui;
@@ -36,7 +37,7 @@ enum Command {
         /// Neither look for other nodes on the local networks nor be found there: for closed networks and tests
         #[arg(long)]
         no_discovery: bool,
-        /// Run jobs of the team, this many at a time
+        /// Run exactly this many jobs of the team at a time, whatever the settings say [default: as they say]
         #[arg(long, value_name = "SLOTS")]
         serve: Option<u32>,
         /// Compiles that run here although they could travel; 0 keeps them off this PC
@@ -109,6 +110,16 @@ enum Command {
         /// For programs
         #[arg(long)]
         json: bool,
+    },
+    /// Lend spare cores, or not
+    Share {
+        #[command(subcommand)]
+        command: share::Share,
+    },
+    /// Settings, as config.toml has them
+    Config {
+        #[command(subcommand)]
+        command: share::Config,
     },
     /// Why jobs ran where they ran: `last`, a build, a source file or job number, or `-- COMMAND` for one that has not run
     Explain {
@@ -336,6 +347,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             builds::report(&build, &exports)?;
         }
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
+        Command::Share { command } => share::share(command)?,
+        Command::Config { command } => share::config(command)?,
         Command::Explain { what, json, options, command } => {
             if options {
                 for line in potluck_model::options::lines() {

@@ -41,7 +41,10 @@ pub(super) fn status(answer: &Value, json: bool) {
     let sharing = &answer["sharing"];
     match text(&sharing["reason"]) {
         "" => println!("sharing   {} slots, {} in use", sharing["slots"], sharing["running"]),
-        why => println!("sharing   nothing: {why}"),
+        why => println!("sharing   {why}"),
+    }
+    for warning in list(&sharing["warnings"]) {
+        println!("settings  {}", text(warning));
     }
     let peers = list(&answer["peers"]);
     let up: Vec<&Value> = peers.iter().filter(|p| p["connected"] == true).collect();
@@ -88,6 +91,7 @@ pub(super) fn peers(answer: &Value, json: bool) {
     for peer in list(&answer["peers"]) {
         let state = match (peer["connected"] == true, text(&peer["not_serving"])) {
             (false, _) => "not reachable".to_owned(),
+            (true, "") if !text(&peer["held"]).is_empty() => held(text(&peer["held"])).to_owned(),
             (true, "") => format!("{} slots, {} of our jobs", peer["slots"], peer["running"]),
             (true, why) => format!("gives none: {why}"),
         };
@@ -98,6 +102,18 @@ pub(super) fn peers(answer: &Value, json: bool) {
             _ => "",
         };
         println!("{:<16} {:<22} {found:<10} {state}", text(&peer["name"]), text(&peer["addr"]));
+    }
+}
+
+/// Why another PC gives nothing now.
+fn held(code: &str) -> &'static str {
+    match code {
+        "in_use" => "in use",
+        "battery" => "on battery",
+        "schedule" => "outside its hours",
+        "paused" => "paused",
+        "own_build" => "building",
+        _ => "busy",
     }
 }
 

@@ -35,9 +35,14 @@ pub struct Load {
     percent: Option<u8>,
 }
 
+/// The kernel's folder, or one like it in `POTLUCK_PROC`: tests make load and hunger with it.
+pub fn proc_path() -> PathBuf {
+    std::env::var_os("POTLUCK_PROC").map_or_else(|| PathBuf::from("/proc"), PathBuf::from)
+}
+
 impl Default for Load {
     fn default() -> Self {
-        Self::at(Path::new("/proc"), std::process::id())
+        Self::at(&proc_path(), std::process::id())
     }
 }
 
@@ -66,6 +71,9 @@ impl Load {
             };
             if total > 0 {
                 self.percent = Some((busy.saturating_sub(others) * 100 / total).min(100) as u8);
+            } else {
+                // No tick since the last look: nobody does anything.
+                self.percent = Some(0);
             }
         }
         self.percent
