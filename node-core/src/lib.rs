@@ -20,6 +20,7 @@ pub mod net;
 pub mod node;
 pub mod outputs;
 pub mod proof;
+pub mod qr;
 pub mod roots;
 pub mod sandbox;
 pub mod store;

@@ -11,6 +11,7 @@ mod finish;
 mod peers;
 mod serve;
 mod submit;
+pub mod team;
 mod understood;
 mod view;
 
@@ -95,6 +96,14 @@ pub enum Event {
     Depended(JobId, Option<Vec<Vec<u8>>>),
     /// A large content was read and sent, or could not be.
     Uploaded(NodeId, u64, potluck_model::ids::Digest, Result<u64, String>),
+    /// Somebody wants to join the team, or joined it.
+    Asking(crate::membership::door::News),
+    /// How far this node's own joining is, and which attempt that is.
+    Joining(u64, potluck_api::view::Joining),
+    /// Teams on this network that this node is not in.
+    Nearby(Vec<team::Nearby>),
+    /// The key came out of the keyring.
+    Unlocked(Arc<crate::identity::Identity>),
     /// Time passed.
     Tick,
     /// End the node.
@@ -178,6 +187,8 @@ pub struct Core {
     /// Asks that wait for the first worker to have their toolchain.
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
+    pub(crate) team: team::State,
+    pub(crate) nearby: Vec<team::Nearby>,
     actions: Vec<place::Action>,
     quit: bool,
 }
@@ -239,9 +250,12 @@ impl Core {
             dial,
             waiting_tools: HashMap::new(),
             predictions: HashMap::new(),
+            team: team::State::default(),
+            nearby: Vec::new(),
             actions: Vec::new(),
             quit: false,
         };
+        core.watch_door();
         let slots = if core.settings.not_serving.is_none() { core.settings.serve.unwrap_or(0) } else { 0 };
         core.work(place::WorkerEvent::Slots(slots));
         core
@@ -313,6 +327,10 @@ impl Core {
             Event::Compiler(found) => self.compiler_found(found),
             Event::Depended(job, list) => self.depended(job, list),
             Event::Uploaded(peer, link, digest, result) => self.uploaded(peer, link, digest, result),
+            Event::Asking(news) => self.door_news(news),
+            Event::Joining(attempt, joining) => self.joining(attempt, joining),
+            Event::Nearby(teams) => self.nearby = teams,
+            Event::Unlocked(identity) => self.unlocked(identity),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;

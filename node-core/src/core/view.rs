@@ -17,7 +17,6 @@ use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::cpu_group::CpuGroup;
 use crate::guest::Served;
-use crate::membership::invite::JoinLink;
 use crate::toolchain::Environment;
 
 /// One job of this submitter.
@@ -76,13 +75,18 @@ impl Core {
                 let entries: Vec<Vec<u8>> = env.into_iter().map(String::into_bytes).collect();
                 return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);
             }
-            Ok(Call::TeamJoin { link }) => return self.join(&link, replies),
-            Ok(call) => (self.call(call), true),
+            Ok(call) => match self.team_stream(call, &replies) {
+                None => return,
+                Some(call) => (self.call(call), true),
+            },
         };
         let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
     }
 
     fn call(&mut self, call: Call) -> Value {
+        if let Some(answer) = self.team_call(&call) {
+            return answer;
+        }
         match call {
             Call::Status => self.status(),
             Call::Log { limit, role } => self.log(limit.unwrap_or(usize::MAX), role.as_deref()),
@@ -115,20 +119,11 @@ impl Core {
                 json!({"ok": true})
             }
             Call::TeamCreate { name } => {
-                let address = self.settings.listen.to_string();
-                match self.membership.create(&name, &self.settings.name, &[address]) {
+                match self.membership.create(&name, &self.settings.name, &self.own_addresses()) {
                     Ok(team) => json!({"ok": true, "team": team.to_string()}),
                     Err(error) => json!({"error": error.to_string()}),
                 }
             }
-            Call::TeamInvite { uses, expires_s, approve: _ } => {
-                let via = self.own_addresses();
-                match self.membership.invite(uses, std::time::Duration::from_secs(expires_s), &via) {
-                    Ok(link) => json!({"ok": true, "link": link.to_string()}),
-                    Err(error) => json!({"error": error.to_string()}),
-                }
-            }
-            Call::TeamList => serde_json::to_value(self.membership.list()).unwrap_or_default(),
             Call::Suggest => {
                 let remote: u32 = self
                     .submitter
@@ -147,31 +142,11 @@ impl Core {
                 json!({"ok": true})
             }
             // These answer later and are taken before.
-            Call::ToolchainSync { .. } | Call::ToolchainAdd { .. } | Call::TeamJoin { .. } => {
+            Call::ToolchainSync { .. } | Call::ToolchainAdd { .. } => {
                 json!({"error": "not a call that answers at once"})
             }
             other => json!({"error": format!("this node does not answer {other:?}")}),
         }
-    }
-
-    /// Joining talks to another PC: the answer comes when that is over.
-    fn join(&mut self, link: &str, replies: Replies) {
-        let link: JoinLink = match link.parse() {
-            Ok(link) => link,
-            Err(error) => {
-                let json = json!({"error": format!("this is no invitation: {error}\nhint: potluck team invite, on a PC of the team, makes one")}).to_string();
-                let _ = replies.send(ipc::Reply::Api { json, last: true });
-                return;
-            }
-        };
-        let (membership, name, addresses) = (self.membership.clone(), self.settings.name.clone(), self.own_addresses());
-        tokio::spawn(async move {
-            let answer = match crate::transport::join(&membership, &link, &name, &addresses).await {
-                Ok(_) => json!({"ok": true, "name": membership.list().name}),
-                Err(error) => json!({"error": error.to_string()}),
-            };
-            let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last: true });
-        });
     }
 
     fn offered(&self, peer: NodeId) -> u32 {
@@ -299,7 +274,17 @@ impl Core {
     fn problems(&self) -> Vec<Value> {
         let mut out = Vec::new();
         let mut add = |code: &str, text: String, fix: &str| out.push(json!({"code": code, "text": text, "fix": fix}));
-        if !self.membership.view().joined {
+        let of_team = self.team_problems();
+        for problem in &of_team {
+            let fix = match problem.code.as_str() {
+                "K1" => "unlock the keyring",
+                _ => "potluck team join LINK, with a link of another team",
+            };
+            add(&problem.code, problem.headline.clone(), fix);
+        }
+        if !of_team.is_empty() {
+            // That says it all.
+        } else if !self.membership.view().joined {
             add("no_team", "This PC is in no team.".into(), "potluck team create NAME, or potluck team join LINK");
         } else if !self.peers.values().any(|p| p.link.is_some()) {
             add("N1", "No other computer is reachable now.".into(), "potluck peers add ADDR:PORT");
