@@ -28,6 +28,7 @@ pub mod notify;
 pub mod outputs;
 pub mod presence;
 pub mod proof;
+pub mod qr;
 pub mod received;
 pub mod remembered;
 pub mod roots;

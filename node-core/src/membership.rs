@@ -2,6 +2,7 @@
 //! who asks sees the same view. What the statements mean is the model's business; how they travel is the transport's.
 
 pub mod codec;
+pub mod door;
 pub mod invite;
 
 use std::collections::{BTreeMap, HashSet};
@@ -10,10 +11,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_model::ids::{Digest, NodeId, TeamId};
+use potluck_model::limits::KEEPERS_TOLD_MAX;
 use potluck_model::team::{
     Body, Claim, Member, RECOVER_UNSEEN_DAYS_MIN, Refusal, Role, STATEMENT_BYTES_MAX, STATEMENTS_MAX, Statement,
     StatementId, TeamSet,
@@ -22,6 +24,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::identity::{Identity, show};
+use door::Door;
 use invite::{BadLink, INVITES_MAX, Invite, JoinLink, LIFETIME_MAX, Secret, USES_MAX, VIA_MAX};
 
 /// First bytes of the statements' file.
@@ -77,6 +80,14 @@ pub enum MembershipError {
     OutOfRange(&'static str, String),
     /// An address is none.
     Address(BadLink),
+    /// The node's key is in a keyring that is locked.
+    KeyLocked,
+    /// Its only keeper would leave the others alone.
+    LastKeeper,
+    /// A keeper stays one until it is removed.
+    StaysKeeper,
+    /// There is no such invitation.
+    NoInvite,
 }
 
 impl fmt::Display for MembershipError {
@@ -102,6 +113,16 @@ impl fmt::Display for MembershipError {
             Self::Refused(why) => write!(f, "{why}"),
             Self::OutOfRange(what, allowed) => write!(f, "{what} must be {allowed}"),
             Self::Address(why) => write!(f, "{why}"),
+            Self::KeyLocked => f.write_str(
+                "this computer's key is locked in the keyring\nhint: unlock the keyring; Potluck looks every 10 seconds",
+            ),
+            Self::LastKeeper => f.write_str(
+                "this PC is the team's only keeper: without it nobody could take in or remove anyone\nhint: name another keeper first, with potluck team role PC keeper, or leave all the same with --force",
+            ),
+            Self::StaysKeeper => f.write_str(
+                "a keeper stays one as long as it is in the team\nhint: remove the PC; it can join again with a new key",
+            ),
+            Self::NoInvite => f.write_str("there is no such open invitation on this PC\nhint: potluck team list shows them"),
         }
     }
 }
@@ -138,6 +159,11 @@ struct State {
 /// The team of this node.
 pub struct Membership {
     identity: Arc<Identity>,
+    /// `identity` only stands in for the node's key, which cannot be had yet.
+    stands_in: bool,
+    /// The key that came later.
+    unlocked: OnceLock<Arc<Identity>>,
+    door: Arc<Door>,
     dir: PathBuf,
     state: Mutex<State>,
     view: watch::Sender<Arc<View>>,
@@ -148,6 +174,16 @@ pub struct Membership {
 impl Membership {
     /// Loads what is stored in `<dir>/team`, where `dir` is `<state>/potluck`.
     pub fn open(identity: Arc<Identity>, dir: &Path) -> Result<Self, MembershipError> {
+        Self::open_with(identity, dir, false)
+    }
+
+    /// The same while the node's key cannot be had: as a node that is in no team and cannot enter one. `unlock` makes it
+    /// whole.
+    pub fn open_locked(stand_in: Arc<Identity>, dir: &Path) -> Result<Self, MembershipError> {
+        Self::open_with(stand_in, dir, true)
+    }
+
+    fn open_with(identity: Arc<Identity>, dir: &Path, stands_in: bool) -> Result<Self, MembershipError> {
         let dir = dir.join("team");
         let io = |error| MembershipError::Io(dir.clone(), error);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io)?;
@@ -158,12 +194,39 @@ impl Membership {
         let state =
             State { set: load_statements(&dir.join("statements"))?, invites: load_invites(&dir.join("invites"))? };
         let view = watch::Sender::new(Arc::new(view_of(&identity, &state)));
-        Ok(Self { identity, dir, state: Mutex::new(state), view, _lock: lock })
+        let (unlocked, door) = (OnceLock::new(), Arc::default());
+        Ok(Self { identity, stands_in, unlocked, door, dir, state: Mutex::new(state), view, _lock: lock })
     }
 
-    /// This node's key.
+    /// This node's key, or what stands in for it.
     pub fn identity(&self) -> &Arc<Identity> {
-        &self.identity
+        self.unlocked.get().unwrap_or(&self.identity)
+    }
+
+    /// Whether the node's key cannot be had yet.
+    pub fn is_locked(&self) -> bool {
+        self.stands_in && self.unlocked.get().is_none()
+    }
+
+    /// The key could be had: whoever asks sees the team from now on.
+    pub fn unlock(&self, identity: Arc<Identity>) {
+        if !self.stands_in {
+            return;
+        }
+        let _ = self.unlocked.set(identity);
+        let state = self.lock();
+        self.view.send_replace(Arc::new(view_of(self.identity(), &state)));
+    }
+
+    /// Whether this node was in a team and is not any more.
+    pub fn was_removed(&self) -> bool {
+        let state = self.lock();
+        state.set.as_ref().is_some_and(|set| set.verdict().removed.contains_key(&self.identity().id()))
+    }
+
+    /// Who waits to be taken in.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
     }
 
     /// The view now.
@@ -233,7 +296,7 @@ impl Membership {
         self.must_be_free(&state)?;
         let addresses = checked(addresses)?;
         let body = Body::Found { team_name: team.to_owned(), node_name: name.to_owned(), addresses };
-        let founding = codec::sign(&self.identity, Claim { team: None, authority: None, prev: None, body })?;
+        let founding = codec::sign(self.identity(), Claim { team: None, authority: None, prev: None, body })?;
         let set = TeamSet::found(founding)?;
         let team = set.team();
         self.store_invites(&[])?;
@@ -244,6 +307,17 @@ impl Membership {
 
     /// Makes an invitation that this node will honour `uses` times within `lifetime`. `via`: where it can be reached.
     pub fn invite(&self, uses: u32, lifetime: Duration, via: &[String]) -> Result<JoinLink, MembershipError> {
+        self.invite_as(uses, lifetime, via, false)
+    }
+
+    /// The same; with `approve` a keeper is asked about each PC that comes by it.
+    pub fn invite_as(
+        &self,
+        uses: u32,
+        lifetime: Duration,
+        via: &[String],
+        approve: bool,
+    ) -> Result<JoinLink, MembershipError> {
         if !(1..=USES_MAX).contains(&uses) {
             return Err(MembershipError::OutOfRange("the number of uses", format!("1 to {USES_MAX}")));
         }
@@ -254,8 +328,8 @@ impl Membership {
             return Err(MembershipError::OutOfRange("the number of addresses", format!("1 to {VIA_MAX}")));
         }
         let mut state = self.lock();
-        let set = joined(&state, &self.identity)?;
-        if !set.is_keeper(self.identity.id()) {
+        let set = joined(&state, self.identity())?;
+        if !set.is_keeper(self.identity().id()) {
             return Err(MembershipError::Refused(Refusal::NotEntitled));
         }
         let (team, secret, now) = (set.team(), Secret(codec::random()), unix_now());
@@ -269,17 +343,43 @@ impl Membership {
         }
         let via = checked(via)?;
         let expires_unix_s = (now + lifetime).as_secs();
-        invites.push(Invite { secret, uses_left: uses, expires_unix_s, used_by: Vec::new() });
+        invites.push(Invite { secret, uses_left: uses, expires_unix_s, used_by: Vec::new(), approve });
         self.store_invites(&invites)?;
         state.invites = invites;
-        Ok(JoinLink { team, via, keeper: self.identity.id(), secret })
+        Ok(JoinLink { team, via, keeper: self.identity().id(), secret })
+    }
+
+    /// Open invitations of this PC.
+    pub fn invites(&self) -> Vec<OpenInvite> {
+        let now = unix_now().as_secs();
+        let state = self.lock();
+        let open = state.invites.iter().filter(|i| i.expires_unix_s > now && i.uses_left > 0);
+        open.map(|i| OpenInvite {
+            id: i.secret.id(),
+            uses_left: i.uses_left,
+            expires_unix_s: i.expires_unix_s,
+            approve: i.approve,
+        })
+        .collect()
+    }
+
+    /// Takes an invitation back: its link is worth nothing from now on.
+    pub fn uninvite(&self, id: &str) -> Result<(), MembershipError> {
+        let mut state = self.lock();
+        let invites: Vec<Invite> = state.invites.iter().filter(|i| i.secret.id() != id).cloned().collect();
+        if invites.len() == state.invites.len() {
+            return Err(MembershipError::NoInvite);
+        }
+        self.store_invites(&invites)?;
+        state.invites = invites;
+        Ok(())
     }
 
     /// This PC's name and addresses, as the others see them.
     pub fn rename(&self, name: &str, addresses: &[String]) -> Result<(), MembershipError> {
         let addresses = checked(addresses)?;
         self.say(|set| {
-            let version = set.version_of(self.identity.id()).saturating_add(1);
+            let version = set.version_of(self.identity().id()).saturating_add(1);
             Ok(Body::Rename { name: name.to_owned(), addresses, version })
         })
     }
@@ -290,20 +390,32 @@ impl Membership {
             if !set.is_member(node) {
                 return Err(MembershipError::NotAMember(node));
             }
-            let keep = if node == self.identity.id() { Vec::new() } else { set.heads_of(node) };
+            let keep = if node == self.identity().id() { Vec::new() } else { set.heads_of(node) };
             Ok(Body::Remove { node, keep })
         })
     }
 
-    /// Leaves the team for good.
-    pub fn leave(&self) -> Result<(), MembershipError> {
-        self.remove(self.identity.id())
+    /// Leaves the team for good. The only keeper does so only with `force` while others remain.
+    pub fn leave(&self, force: bool) -> Result<(), MembershipError> {
+        let own = self.identity().id();
+        {
+            let state = self.lock();
+            let set = joined(&state, self.identity())?;
+            let others = set.verdict().members.keys().any(|node| *node != own);
+            if !force && others && set.keepers().all(|keeper| keeper.node == own) {
+                return Err(MembershipError::LastKeeper);
+            }
+        }
+        self.remove(own)
     }
 
     /// Changes what a member may do. A keeper stays one.
     pub fn set_role(&self, node: NodeId, role: Role) -> Result<(), MembershipError> {
         self.say(|set| {
             let member = set.verdict().members.get(&node).ok_or(MembershipError::NotAMember(node))?;
+            if member.role == Role::Keeper && role != Role::Keeper {
+                return Err(MembershipError::StaysKeeper);
+            }
             let version = set.version_of(node).saturating_add(1);
             Ok(Body::Add { node, role, name: member.name.clone(), addresses: member.addresses.clone(), version })
         })
@@ -326,7 +438,7 @@ impl Membership {
         let view = self.view.borrow().clone();
         let now = unix_now().as_secs();
         let open = |i: &&Invite| i.expires_unix_s > now && i.uses_left > 0;
-        let own = self.identity.id();
+        let own = self.identity().id();
         let members = view.members.values().map(|member| MemberView {
             id: member.node.to_string(),
             shown: show(member.node),
@@ -353,26 +465,50 @@ impl Membership {
         name: &[u8],
         node: NodeId,
         proves: impl Fn(&Secret) -> bool,
-    ) -> Result<Secret, Rejection> {
+    ) -> Result<Ticket, Rejection> {
         let state = self.lock();
         self.must_admit(&state, node)?;
         let at = usable(&state.invites, name, node).ok_or(Rejection::InviteInvalid)?;
-        let secret = state.invites[at].secret;
-        if proves(&secret) { Ok(secret) } else { Err(Rejection::InviteInvalid) }
+        let Invite { secret, approve, .. } = state.invites[at];
+        if proves(&secret) { Ok(Ticket { secret, approve }) } else { Err(Rejection::InviteInvalid) }
     }
 
-    /// Takes a stranger in who has proved the invitation: signs its `Add`, stores it, consumes a use, and returns all
-    /// statements.
+    /// The team, if a stranger without a link may be shown to its keeper here.
+    pub(crate) fn check_asker(&self, node: NodeId) -> Result<TeamId, Rejection> {
+        let state = self.lock();
+        self.must_admit(&state, node)?;
+        state.set.as_ref().map(TeamSet::team).ok_or(Rejection::NotKeeper)
+    }
+
+    /// The team's name, if this node is in one.
+    pub fn team_name(&self) -> Option<String> {
+        let state = self.lock();
+        joined(&state, self.identity()).ok().map(|set| set.team_name().to_owned())
+    }
+
+    /// Where the team's keepers were last reached; none if this node is in no team.
+    pub(crate) fn keeper_addresses(&self) -> Vec<String> {
+        let own = self.identity().id();
+        let view = self.view();
+        let keepers = view.members.values().filter(|m| m.role == Role::Keeper && m.node != own);
+        keepers.flat_map(|m| m.addresses.iter().cloned()).take(KEEPERS_TOLD_MAX).collect()
+    }
+
+    /// Takes a stranger in whom a keeper has approved or who has proved an invitation: signs its `Add`, stores it,
+    /// consumes a use of the invitation, and returns all statements.
     pub(crate) fn admit(
         &self,
-        secret: Secret,
+        invite: Option<Secret>,
         node: NodeId,
         name: &str,
         addresses: &[String],
     ) -> Result<Vec<Vec<u8>>, Rejection> {
         let mut state = self.lock();
         self.must_admit(&state, node)?;
-        let at = usable(&state.invites, &secret.name(), node).ok_or(Rejection::InviteInvalid)?;
+        let at = match invite {
+            Some(secret) => Some(usable(&state.invites, &secret.name(), node).ok_or(Rejection::InviteInvalid)?),
+            None => None,
+        };
         let set = state.set.as_ref().ok_or(Rejection::NotKeeper)?;
         if !set.is_member(node) {
             let addresses = checked(addresses).map_err(|_| Rejection::BadRequest)?;
@@ -381,8 +517,11 @@ impl Membership {
             let set = self.said(set, body).map_err(|_| Rejection::BadRequest)?;
             // First the use, then the member: a crash between them costs a use and lets nobody in twice.
             let mut invites = state.invites.clone();
-            invites[at].uses_left -= 1;
-            invites[at].used_by.push(node.to_string());
+            if let Some(at) = at {
+                // Zero only for whoever is in `used_by` and was a member then; it was removed, and refused above.
+                invites[at].uses_left = invites[at].uses_left.saturating_sub(1);
+                invites[at].used_by.push(node.to_string());
+            }
             let before = std::mem::replace(&mut state.invites, invites);
             let stored = self.store_invites(&state.invites).and_then(|()| self.replace(&mut state, set));
             if stored.is_err() {
@@ -402,7 +541,7 @@ impl Membership {
         if set.team() != team {
             return Err(MembershipError::Refused(Refusal::OtherTeam));
         }
-        if !set.is_member(self.identity.id()) {
+        if !set.is_member(self.identity().id()) {
             return Err(MembershipError::Refused(Refusal::Incomplete));
         }
         let mut state = self.lock();
@@ -416,27 +555,32 @@ impl Membership {
     }
 
     /// Whether this node could join a team now.
-    pub(crate) fn may_join(&self, team: TeamId) -> Result<(), MembershipError> {
+    pub(crate) fn may_join(&self, team: Option<TeamId>) -> Result<(), MembershipError> {
         let state = self.lock();
         match &state.set {
-            Some(set) if set.team() == team && set.verdict().removed.contains_key(&self.identity.id()) => {
+            Some(set) if Some(set.team()) == team && set.verdict().removed.contains_key(&self.identity().id()) => {
                 Err(MembershipError::Removed)
             }
-            Some(set) if set.team() == team => Ok(()),
+            Some(set) if Some(set.team()) == team && !self.is_locked() => Ok(()),
             _ => self.must_be_free(&state),
         }
     }
 
     fn must_be_free(&self, state: &State) -> Result<(), MembershipError> {
+        if self.is_locked() {
+            return Err(MembershipError::KeyLocked);
+        }
         match &state.set {
-            Some(set) if set.is_member(self.identity.id()) => Err(MembershipError::InTeam(set.team_name().to_owned())),
+            Some(set) if set.is_member(self.identity().id()) => {
+                Err(MembershipError::InTeam(set.team_name().to_owned()))
+            }
             _ => Ok(()),
         }
     }
 
     fn must_admit(&self, state: &State, node: NodeId) -> Result<(), Rejection> {
         let set = state.set.as_ref().ok_or(Rejection::NotKeeper)?;
-        if !set.is_keeper(self.identity.id()) {
+        if !set.is_keeper(self.identity().id()) {
             return Err(Rejection::NotKeeper);
         }
         if set.verdict().removed.contains_key(&node) { Err(Rejection::KeyRemoved) } else { Ok(()) }
@@ -444,14 +588,17 @@ impl Membership {
 
     /// Signs and stores a statement of this node.
     fn say(&self, body: impl FnOnce(&TeamSet) -> Result<Body, MembershipError>) -> Result<(), MembershipError> {
+        if self.is_locked() {
+            return Err(MembershipError::KeyLocked);
+        }
         let mut state = self.lock();
-        let set = joined(&state, &self.identity)?;
+        let set = joined(&state, self.identity())?;
         let set = self.said(set, body(set)?)?;
         self.replace(&mut state, set)
     }
 
     fn said(&self, set: &TeamSet, body: Body) -> Result<TeamSet, Refusal> {
-        let statement = codec::sign(&self.identity, set.draft(self.identity.id(), body)?)?;
+        let statement = codec::sign(self.identity(), set.draft(self.identity().id(), body)?)?;
         let id: StatementId = statement.id();
         let mut set = set.clone();
         let merged = set.merge(vec![statement]);
@@ -470,7 +617,7 @@ impl Membership {
         }
         store(&self.dir, "statements", &file)?;
         state.set = Some(set);
-        self.view.send_replace(Arc::new(view_of(&self.identity, state)));
+        self.view.send_replace(Arc::new(view_of(self.identity(), state)));
         Ok(())
     }
 
@@ -483,6 +630,28 @@ impl Membership {
         // The state is replaced whole, so that a panic elsewhere leaves no half of it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a proved invitation allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// Which.
+    pub(crate) secret: Secret,
+    /// A keeper is asked first.
+    pub(crate) approve: bool,
+}
+
+/// An invitation of this PC that can still be used. Tells nothing that would let anybody use it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenInvite {
+    /// Names it: hexadecimal.
+    pub id: String,
+    /// PCs that may still come by it.
+    pub uses_left: u32,
+    /// Seconds since 1970.
+    pub expires_unix_s: u64,
+    /// A keeper is asked about each PC.
+    pub approve: bool,
 }
 
 /// The team as the command line and the window show it.

@@ -153,7 +153,9 @@ async fn start(
         }
     });
     let (mirrors, events) = (dirs.cache.join("mirrors"), events_tx.clone());
-    tokio::task::spawn_blocking(move || events.send(Event::Received(crate::received::look(&mirrors))));
+    tokio::task::spawn_blocking(move || {
+        let _ = events.send(Event::Received(crate::received::look(&mirrors)));
+    });
     let parts = Parts { dial: dials, addresses: stored, remembered, sharing };
     let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
     if let Some(address) = options.web {

@@ -1,70 +1,21 @@
 //! Nodes of a team over real sockets: joining, links, and who is kept out.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod team_space;
+
 use std::time::{Duration, Instant};
 
-use potluck_model::ids::{NodeId, TeamId};
 use potluck_model::limits::{BULK_CHUNK_BYTES, CONNECTIONS_PER_PEER_MAX, LOST_BUSY};
-use potluck_node::identity::Identity;
+use potluck_node::membership::MembershipError;
 use potluck_node::membership::invite::{JoinLink, Secret};
-use potluck_node::membership::{Membership, MembershipError};
-use potluck_node::transport::{self, ConnectError, JoinError, Link, LinkError, dial, join, listen, tls};
+use potluck_node::transport::{self, ConnectError, JoinError, Link, LinkError, dial, tls};
 use potluck_wire::pool::frame::Kind;
 use potluck_wire::pool::{Chunk, Frame, Hello, Ping, Pong};
-use potluck_wire::team::{JoinConfirm, JoinOffer, JoinRefusal, JoinRequest, JoinWelcome};
-use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use potluck_wire::team::{JoinConfirm, JoinOffer, JoinRefusal, JoinWelcome};
+use team_space::{Node, PATIENCE, all_bytes, receive, request, send, stranger};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Longer than any limit that is tested.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Node {
-    membership: Arc<Membership>,
-    addr: SocketAddr,
-    links: mpsc::Receiver<Link>,
-    _dir: tempfile::TempDir,
-}
-
-impl Node {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let identity = Arc::new(Identity::load_or_create(dir.path()).unwrap());
-        let membership = Arc::new(Membership::open(identity, dir.path()).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let links = listen(Arc::clone(&membership), listener).unwrap();
-        Self { membership, addr, links, _dir: dir }
-    }
-
-    async fn founder() -> Self {
-        let node = Self::start().await;
-        node.membership.create("Kernel lab", "founder", &[node.addr.to_string()]).unwrap();
-        node
-    }
-
-    fn id(&self) -> NodeId {
-        self.membership.identity().id()
-    }
-
-    fn invite(&self, uses: u32) -> JoinLink {
-        self.membership.invite(uses, DAY, &[self.addr.to_string()]).unwrap()
-    }
-
-    async fn join(&self, link: &JoinLink) -> Result<TeamId, JoinError> {
-        join(&self.membership, link, "joiner", &[self.addr.to_string()]).await
-    }
-
-    async fn accepted(&mut self) -> Link {
-        timeout(PATIENCE, self.links.recv()).await.expect("a link in time").expect("a listener")
-    }
-}
 
 /// Two nodes of one team and a link between them, as each side sees it.
 async fn pair() -> (Node, Node, Link, Link) {
@@ -190,19 +141,6 @@ async fn a_link_works_as_often_as_it_says() {
     assert!(matches!(b.join(&gone).await, Err(JoinError::Unreachable(tried)) if tried.len() == 1));
 }
 
-/// A TLS client that accepts any server and offers any protocol.
-async fn stranger(identity: &Identity, alpn: &[u8], addr: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = tls::client(identity, alpn, Arc::new(|_| true)).unwrap();
-    let tcp = TcpStream::connect(addr).await?;
-    TlsConnector::from(config).connect(tls::server_name(), tcp).await
-}
-
-async fn all_bytes(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end in time");
-    bytes
-}
-
 #[tokio::test]
 async fn a_stranger_is_refused_before_any_application_byte() {
     let mut founder = Node::founder().await;
@@ -277,34 +215,6 @@ async fn a_connection_without_both_streams_ends() {
     assert!(founder.links.try_recv().is_err());
 }
 
-async fn send(stream: &mut TlsStream<TcpStream>, message: &impl Message) {
-    let body = message.encode_to_vec();
-    stream.write_u32(body.len() as u32).await.unwrap();
-    stream.write_all(&body).await.unwrap();
-}
-
-async fn receive<M: Message + Default>(stream: &mut TlsStream<TcpStream>) -> M {
-    let read = async {
-        let mut body = vec![0; stream.read_u32().await.unwrap() as usize];
-        stream.read_exact(&mut body).await.unwrap();
-        M::decode(body.as_slice()).unwrap()
-    };
-    timeout(PATIENCE, read).await.unwrap()
-}
-
-fn request(stream: &TlsStream<TcpStream>, identity: &Identity, link: &JoinLink) -> JoinRequest {
-    let exported = stream.get_ref().1.export_keying_material([0u8; 32], b"EXPORTER-potluck-join-1", None).unwrap();
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &link.secret.0);
-    let bound = [&b"potluck-join-1 joiner\0"[..], &exported, &identity.id().0, &link.keeper.0, &link.team.0].concat();
-    JoinRequest {
-        team: link.team.0.to_vec(),
-        invite: link.secret.name().to_vec(),
-        proof: ring::hmac::sign(&key, &bound).as_ref().to_vec(),
-        name: "stranger".into(),
-        addresses: vec![],
-    }
-}
-
 #[tokio::test]
 async fn a_replayed_or_altered_join_is_refused_and_consumes_nothing() {
     let founder = Node::founder().await;
@@ -345,7 +255,7 @@ async fn a_replayed_or_altered_join_is_refused_and_consumes_nothing() {
     let proved = request(&last, identity, &link);
     send(&mut last, &proved).await;
     assert_eq!(receive::<JoinOffer>(&mut last).await.refusal(), JoinRefusal::JoinOk);
-    send(&mut last, &JoinConfirm {}).await;
+    send(&mut last, &JoinConfirm::default()).await;
     assert_eq!(receive::<JoinWelcome>(&mut last).await.statements.len(), 2);
     assert_eq!(founder.membership.list().open_invites, 0);
 }

@@ -66,7 +66,7 @@ impl Node {
 
     /// An invitation into this node's team.
     pub fn invite(&self, uses: usize) -> Outcome<String> {
-        let said = self.potluck(&["team", "invite", "--uses", &uses.to_string()])?;
+        let said = self.potluck(&["team", "invite", "--no-approve", "--uses", &uses.to_string()])?;
         let link = said.lines().rev().find(|l| !l.trim().is_empty());
         Ok(link.context(|| "team invite printed no link".into())?.trim().to_owned())
     }

@@ -139,8 +139,10 @@ pub enum Call {
         /// Days without a keeper, at least 14.
         unseen_days: u32,
     },
-    /// This PC leaves for good. Ok.
+    /// This PC leaves for good; refused for the only keeper while others remain. Ok.
     TeamLeave,
+    /// It leaves even so: nobody can then join or be removed until the others have voted for a keeper. Ok.
+    TeamAbandon,
     /// The team (`potluck team list`).
     TeamList,
 

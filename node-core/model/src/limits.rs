@@ -98,6 +98,18 @@ pub const FAULTS_PER_JOB_MAX: usize = 4096;
 pub const JOB_RECORDS_MAX: usize = 20_000;
 /// Submitters that hold a sandbox on one worker at a time.
 pub const SUBMITTERS_MAX: usize = 64;
+/// PCs that wait for a keeper's yes at a time: more than one person compares.
+pub const ASKING_MAX: usize = 8;
+/// Of them from one address: one stranger cannot take all places.
+pub const ASKING_PER_ADDRESS_MAX: usize = 4;
+/// A keeper's yes is waited for this long.
+pub const ASKING_TIMEOUT: Duration = Duration::from_secs(600);
+/// Whoever waits hears this often that it still does.
+pub const ASKING_BEAT: Duration = Duration::from_secs(2);
+/// Keepers' addresses that a member tells a stranger who asks it.
+pub const KEEPERS_TOLD_MAX: usize = 8;
+/// A removed peer's connection stays open so long for the news of its removal; nothing that it says is heard.
+pub const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What one job may use on a worker. Values from `trust` section 2 of the design study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

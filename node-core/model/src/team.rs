@@ -13,6 +13,7 @@
 //!   removed him, for nobody can prove which came first, but at nobody else.
 //! * `Recover` names new keepers when a strict majority of the members sign the same names.
 
+pub mod check;
 mod verdict;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -6,6 +6,7 @@ mod manual;
 mod run;
 mod share;
 mod show;
+mod team;
 mod tools;
 mod ui;
 
@@ -170,7 +171,7 @@ enum Command {
     /// The team that shares cores
     Team {
         #[command(subcommand)]
-        command: Team,
+        command: team::Team,
     },
     /// Other nodes
     Peers {
@@ -195,35 +196,6 @@ enum Command {
 }
 
 #[derive(Subcommand)]
-enum Team {
-    /// Found a team
-    Create {
-        /// Its name
-        name: String,
-    },
-    /// Make a link that lets another PC join
-    Invite {
-        /// How many PCs may use it
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        uses: u32,
-        /// How long it is good, such as 30m, 24h or 7d
-        #[arg(long, default_value = "24h", value_parser = duration_s)]
-        expires: u64,
-    },
-    /// Join a team with the link that somebody sent
-    Join {
-        /// The link
-        link: String,
-    },
-    /// All members
-    List {
-        /// For programs
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
 enum Peers {
     /// Try this address from now on; remembered
     Add {
@@ -242,8 +214,6 @@ enum Peers {
         json: bool,
     },
 }
-
-const NO_TEAM: &str = "this PC is in no team\nhint: potluck team create NAME, or potluck team join LINK";
 
 fn duration_s(text: &str) -> Result<u64, String> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
@@ -371,7 +341,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Path { refresh: None } => println!("{}", Dirs::from_env().masquerade().display()),
         Command::Path { refresh: Some(dir) } => manual::refresh_links(&dir)?,
         Command::Toolchain { command } => tools::run(command)?,
-        Command::Team { command } => team(command)?,
+        Command::Team { command } => team::run(command)?,
         Command::Peers { command: Peers::Add { address } } => {
             let usage = |text: String| Failure { exit: 2, text };
             match address.rsplit_once(':') {
@@ -402,36 +372,6 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Version => println!("potluck {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn team(command: Team) -> Result<(), Failure> {
-    match command {
-        Team::Create { name } => {
-            call(&json!({"call": "team_create", "name": name}))?;
-            println!("The team {name} exists. Invite others:\n  potluck team invite");
-        }
-        Team::Invite { uses, expires } => {
-            let answer = call(&json!({"call": "team_invite", "uses": uses, "expires_s": expires}))?;
-            let link = answer["link"].as_str().unwrap_or_default();
-            println!("On the other PC, with Potluck running there (a shell needs the quotes):");
-            println!("  potluck team join '{link}'\nThe link alone:\n{link}");
-        }
-        Team::Join { link } => {
-            let answer = call(&json!({"call": "team_join", "link": link}))?;
-            println!("This PC is now in the team {}.", answer["name"].as_str().unwrap_or_default());
-        }
-        Team::List { json } => {
-            let answer = call(&json!({"call": "team_list"}))?;
-            if json {
-                println!("{answer}");
-            } else if answer["joined"] == true {
-                show::team(&answer);
-            } else {
-                return Err(Failure { exit: 4, text: NO_TEAM.to_owned() });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Asks the node; an answer with an error is a failure.

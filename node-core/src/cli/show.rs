@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::{Failure, call};
 use crate::toolchain::{Compilers, Environment};
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -20,6 +20,7 @@ mod serve;
 mod sharing;
 mod snapshot;
 mod submit;
+pub mod team;
 mod understood;
 mod view;
 
@@ -132,6 +133,12 @@ pub enum Event {
     History(Vec<crate::builds::Meta>),
     /// Show a view of the window, such as `builds/ID`: somebody clicked a notification.
     Open(String),
+    /// Somebody wants to join the team, or joined it.
+    Asking(crate::membership::door::News),
+    /// How far this node's own joining is, and which attempt that is.
+    Joining(u64, potluck_api::view::Joining),
+    /// The key came out of the keyring.
+    Unlocked(Arc<crate::identity::Identity>),
     /// Time passed.
     Tick,
     /// End the node.
@@ -229,6 +236,7 @@ pub struct Core {
     pub(crate) waiting_tools: HashMap<potluck_model::ids::ToolchainId, Vec<u64>>,
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
     pub(crate) builds: builds::Builds,
+    pub(crate) team: team::State,
     actions: Vec<place::Action>,
     quit: bool,
 }
@@ -298,11 +306,13 @@ impl Core {
             dial,
             waiting_tools: HashMap::new(),
             predictions: HashMap::new(),
+            team: team::State::default(),
             actions: Vec::new(),
             quit: false,
             settings,
             events,
         };
+        core.watch_door();
         let slots = core.sharing.shared.decision.slots;
         core.work(place::WorkerEvent::Slots(slots));
         core
@@ -390,6 +400,9 @@ impl Core {
             Event::RootEnded(root) => self.build_root_ended(root),
             Event::History(metas) => self.history_loaded(metas),
             Event::Open(view) => self.builds.opened(view),
+            Event::Asking(news) => self.door_news(news),
+            Event::Joining(attempt, joining) => self.joining(attempt, joining),
+            Event::Unlocked(identity) => self.unlocked(identity),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;

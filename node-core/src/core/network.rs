@@ -153,10 +153,17 @@ impl Core {
         self.network.departed.retain(|node| view.is_member(*node));
         let out: Vec<NodeId> = self.peers.keys().copied().filter(|id| !view.is_member(*id)).collect();
         for node in out {
-            // The transport ends its connections too; what it had here ends with the link, and not a moment later.
-            self.close_link(node);
+            // The transport ends its connections too; what it had here ends with the link, and not a moment later. It is
+            // told why: it shall know that it was removed.
+            let statements = self.membership.all();
+            self.farewell(node, frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements }));
             self.peers.remove(&node);
             crate::log::info(&format!("{} is no member any more", node.short()));
+        }
+        let own = self.membership.identity().id();
+        let is_keeper = view.members.get(&own).is_some_and(|m| m.role == potluck_model::team::Role::Keeper);
+        if !is_keeper {
+            self.membership.door().clear();
         }
     }
 

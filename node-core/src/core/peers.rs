@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use potluck_model::alive::Alive;
 use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
-use potluck_model::limits::BULK_CHUNK_BYTES;
+use potluck_model::limits::{BULK_CHUNK_BYTES, FAREWELL};
 use potluck_model::place::{self, Arch, PeerFacts};
 use potluck_model::reason::Reason;
 use potluck_wire::pool::{self, Chunk, DeltaOps, Frame, frame};
@@ -199,11 +199,22 @@ impl Core {
         self.drop_link(peer);
     }
 
-    fn drop_link(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.link.take().is_none() {
-            return;
-        }
+    /// Ends the link to a peer that is no member any more, with a last word to it. Nothing that it says is heard from
+    /// here on, and its jobs go elsewhere.
+    pub(super) fn farewell(&mut self, peer: NodeId, last_word: frame::Kind) {
+        let Some(link) = self.drop_link(peer) else { return };
+        let _ = link.control.send(Frame { kind: Some(last_word) });
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            drop(link);
+        });
+        self.place(place::Event::PeerDown { peer });
+    }
+
+    /// The link that was there ends when it is dropped.
+    fn drop_link(&mut self, id: NodeId) -> Option<LinkHandle> {
+        let peer = self.peers.get_mut(&id)?;
+        let link = peer.link.take()?;
         peer.toolchains.clear();
         // What had come over it belongs to no result any more.
         peer.arrivals = Arrivals::default();
@@ -219,7 +230,9 @@ impl Core {
             self.tools_settled(toolchain);
         }
         crate::log::info(&format!("link with {} ended", id.short()));
+        self.last_seen(id);
         self.tell_watchers();
+        Some(link)
     }
 
     /// Sends a frame; returns its size. A peer without link gets nothing.

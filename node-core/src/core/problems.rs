@@ -120,6 +120,7 @@ impl Core {
             })
         };
         let mut all: Vec<Problem> = self.found_problems().into_iter().filter_map(problem).collect();
+        all.extend(self.team_problems());
         all.sort_by_key(|p| (words::rank(&p.code), p.headline.clone()));
         all
     }
@@ -138,7 +139,7 @@ impl Core {
             json!({"code": p.code, "text": text, "fix": fix(&p)})
         };
         let mut all: Vec<Value> = self.problems().into_iter().map(line).collect();
-        if !self.membership.view().joined {
+        if !self.membership.view().joined && self.team_problems().is_empty() {
             let fix = "potluck team create NAME, or potluck team join LINK";
             all.insert(0, json!({"code": "no_team", "text": "This PC is in no team.", "fix": fix}));
         }

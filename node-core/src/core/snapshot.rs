@@ -2,8 +2,7 @@
 //! somebody looks.
 
 use potluck_api::view::{
-    CacheView, KeyPlace, MemberView, NearbyTeam, ReceivedView, Snapshot, SyncState, SyncView, TeamView, ThisPc,
-    ToolchainView,
+    CacheView, KeyPlace, NearbyTeam, ReceivedView, Snapshot, SyncState, SyncView, ThisPc, ToolchainView,
 };
 use std::collections::HashSet;
 
@@ -52,7 +51,7 @@ impl Core {
             share: self.share_view(),
             team: self.team_view(),
             nearby: self.nearby_views(),
-            joining: None,
+            joining: self.team.joining.clone(),
             pool: self.pool_view(&machines),
             machines,
             building: self.building(),
@@ -61,7 +60,7 @@ impl Core {
             received: self.received_views(),
             cache: self.cache_view(),
             problems: self.problems(),
-            recent: Vec::new(),
+            recent: self.team.recent.iter().cloned().collect(),
             checks: self.checks(),
             notify: self.sharing.shared.values.notify.clone(),
             addresses: self.addresses.clone(),
@@ -84,41 +83,10 @@ impl Core {
             role: self.sharing.shared.values.role,
             // The wall clock may be corrected by a little: whole seconds stay the same.
             started_ms: (self.started_ms() + 500) / 1000 * 1000,
-            key: KeyPlace::File("this node keeps its key in its state folder".to_owned()),
+            key: self.team.key.clone().unwrap_or_else(|| KeyPlace::File(String::new())),
             listen: self.settings.listen.to_string(),
             demo: false,
         }
-    }
-
-    fn team_view(&self) -> Option<TeamView> {
-        let team = self.membership.list();
-        if !team.joined {
-            return None;
-        }
-        let online = |id: &str| self.peers.iter().any(|(peer, p)| p.link.is_some() && peer.to_string() == id);
-        let mut members: Vec<MemberView> = team
-            .members
-            .into_iter()
-            .map(|m| MemberView {
-                online: m.this_pc || online(&m.id),
-                id: m.id,
-                name: shown_name(&m.name),
-                role: json!(m.role).as_str().unwrap_or("member").to_owned(),
-                this_pc: m.this_pc,
-                seen_ms: None,
-            })
-            .collect();
-        members.sort_by(|a, b| b.this_pc.cmp(&a.this_pc).then_with(|| a.name.cmp(&b.name)));
-        let is_keeper = |m: &&MemberView| m.role == "keeper";
-        Some(TeamView {
-            id: team.id.unwrap_or_default(),
-            name: shown_name(&team.name.unwrap_or_default()),
-            is_keeper: members.iter().any(|m| m.this_pc && is_keeper(&m)),
-            keepers: members.iter().filter(is_keeper).count() as u32,
-            members,
-            asking: Vec::new(),
-            invites: Vec::new(),
-        })
     }
 
     fn toolchain_views(&self) -> Vec<ToolchainView> {

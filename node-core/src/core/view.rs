@@ -17,7 +17,6 @@ use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::cpu_group::CpuGroup;
 use crate::guest::Served;
-use crate::membership::invite::JoinLink;
 use crate::toolchain::Environment;
 
 /// One job of this submitter.
@@ -76,7 +75,6 @@ impl Core {
                 let entries: Vec<Vec<u8>> = env.into_iter().map(String::into_bytes).collect();
                 return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);
             }
-            Ok(Call::TeamJoin { link }) => return self.join(&link, replies),
             Ok(Call::Watch { every_ms }) => return self.add_watching(conn, every_ms, replies),
             Ok(Call::Ui) => return self.web.answer(replies),
             Ok(
@@ -96,12 +94,18 @@ impl Core {
                 | Call::BuildForget { .. }
                 | Call::Explain { .. }),
             ) => return self.builds_call(conn, call, replies),
-            Ok(call) => (self.call(call), true),
+            Ok(call) => match self.team_stream(call, &replies) {
+                None => return,
+                Some(call) => (self.call(call), true),
+            },
         };
         let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last });
     }
 
     fn call(&mut self, call: Call) -> Value {
+        if let Some(answer) = self.team_call(&call) {
+            return answer;
+        }
         match call {
             Call::Status => self.status(),
             Call::Snapshot => json!(self.snapshot()),
@@ -124,27 +128,12 @@ impl Core {
             Call::ToolchainShow { id } => self.toolchain_show(&id),
             Call::PeersAdd { address } => self.peers_add(address),
             Call::PeersRemove { address } => self.peers_remove(address),
-            Call::TeamRemove { node } => match node.parse::<NodeId>() {
-                Ok(id) => match self.membership.remove(id) {
-                    Ok(()) => json!({"ok": true}),
-                    Err(error) => json!({"error": error.to_string()}),
-                },
-                Err(error) => json!({"error": error.to_string()}),
-            },
             Call::TeamCreate { name } => {
                 match self.membership.create(&name, &self.settings.name, &self.own_addresses()) {
                     Ok(team) => json!({"ok": true, "team": team.to_string()}),
                     Err(error) => json!({"error": error.to_string()}),
                 }
             }
-            Call::TeamInvite { uses, expires_s, approve: _ } => {
-                let via = self.own_addresses();
-                match self.membership.invite(uses, std::time::Duration::from_secs(expires_s), &via) {
-                    Ok(link) => json!({"ok": true, "link": link.to_string()}),
-                    Err(error) => json!({"error": error.to_string()}),
-                }
-            }
-            Call::TeamList => serde_json::to_value(self.membership.list()).unwrap_or_default(),
             Call::Suggest => {
                 let remote: u32 = self
                     .submitter
@@ -170,32 +159,11 @@ impl Core {
             | Call::Role { .. }
             | Call::NotifySettings { .. }
             | Call::ToolchainSync { .. }
-            | Call::ToolchainAdd { .. }
-            | Call::TeamJoin { .. } => {
+            | Call::ToolchainAdd { .. } => {
                 json!({"error": "not a call that answers at once"})
             }
             other => json!({"error": format!("this node does not answer {other:?}")}),
         }
-    }
-
-    /// Joining talks to another PC: the answer comes when that is over.
-    fn join(&mut self, link: &str, replies: Replies) {
-        let link: JoinLink = match link.parse() {
-            Ok(link) => link,
-            Err(error) => {
-                let json = json!({"error": format!("this is no invitation: {error}\nhint: potluck team invite, on a PC of the team, makes one")}).to_string();
-                let _ = replies.send(ipc::Reply::Api { json, last: true });
-                return;
-            }
-        };
-        let (membership, name, addresses) = (self.membership.clone(), self.settings.name.clone(), self.own_addresses());
-        tokio::spawn(async move {
-            let answer = match crate::transport::join(&membership, &link, &name, &addresses).await {
-                Ok(_) => json!({"ok": true, "name": membership.list().name}),
-                Err(error) => json!({"error": error.to_string()}),
-            };
-            let _ = replies.send(ipc::Reply::Api { json: answer.to_string(), last: true });
-        });
     }
 
     fn offered(&self, peer: NodeId) -> u32 {

@@ -37,6 +37,11 @@ impl Secret {
         hash.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes")
     }
 
+    /// The name in hexadecimal: for people and programs of this PC.
+    pub fn id(&self) -> String {
+        self.name().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
     pub(super) fn hex(&self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()
     }
@@ -76,6 +81,9 @@ pub(super) struct Invite {
     pub expires_unix_s: u64,
     /// Who came in by it, as hexadecimal ids.
     pub used_by: Vec<String>,
+    /// A keeper is asked about each PC. Absent in files of older versions, whose invitations asked nobody.
+    #[serde(default)]
+    pub approve: bool,
 }
 
 /// What an invitation's link says.

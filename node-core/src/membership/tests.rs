@@ -61,20 +61,22 @@ fn an_invitation_is_used_as_often_as_it_says_and_answers_again_to_who_used_it() 
     keeper.create("lab", "pc", &[]).unwrap();
     let link = keeper.invite(1, DAY, &via()).unwrap();
     let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
-    let check = |node| keeper.check_invite(&link.secret.name(), node, |secret| *secret == link.secret);
+    let check = |node| {
+        keeper.check_invite(&link.secret.name(), node, |secret| *secret == link.secret).map(|ticket| ticket.secret)
+    };
     assert_eq!(check(a), Ok(link.secret));
     assert_eq!(check(b), Ok(link.secret), "checking consumes nothing");
     assert_eq!(keeper.check_invite(&link.secret.name(), a, |_| false), Err(Rejection::InviteInvalid));
-    assert_eq!(keeper.admit(link.secret, a, "bad\nname", &[]), Err(Rejection::BadRequest));
-    assert_eq!(keeper.admit(link.secret, a, "a", &["no address".into()]), Err(Rejection::BadRequest));
-    let statements = keeper.admit(link.secret, a, "a", &[]).unwrap();
+    assert_eq!(keeper.admit(Some(link.secret), a, "bad\nname", &[]), Err(Rejection::BadRequest));
+    assert_eq!(keeper.admit(Some(link.secret), a, "a", &["no address".into()]), Err(Rejection::BadRequest));
+    let statements = keeper.admit(Some(link.secret), a, "a", &[]).unwrap();
     assert!(keeper.is_member(a));
-    assert_eq!(keeper.admit(link.secret, b, "b", &[]), Err(Rejection::InviteInvalid));
-    assert_eq!(keeper.admit(link.secret, a, "a", &[]).unwrap(), statements);
+    assert_eq!(keeper.admit(Some(link.secret), b, "b", &[]), Err(Rejection::InviteInvalid));
+    assert_eq!(keeper.admit(Some(link.secret), a, "a", &[]).unwrap(), statements);
     keeper.remove(a).unwrap();
-    assert_eq!(keeper.admit(link.secret, a, "a", &[]), Err(Rejection::KeyRemoved));
+    assert_eq!(keeper.admit(Some(link.secret), a, "a", &[]), Err(Rejection::KeyRemoved));
     let expired = keeper.invite(5, Duration::ZERO, &via()).unwrap();
-    assert_eq!(keeper.admit(expired.secret, b, "b", &[]), Err(Rejection::InviteInvalid));
+    assert_eq!(keeper.admit(Some(expired.secret), b, "b", &[]), Err(Rejection::InviteInvalid));
     assert_eq!(keeper.list().open_invites, 0);
 }
 
@@ -97,11 +99,11 @@ fn statements_spread_by_gossip_and_bad_ones_hide_nothing() {
     let (keeper, other) = (node(here.path()), node(there.path()));
     let team = keeper.create("lab", "pc", &[]).unwrap();
     let link = keeper.invite(2, DAY, &via()).unwrap();
-    let statements = keeper.admit(link.secret, other.identity().id(), "other", &[]).unwrap();
+    let statements = keeper.admit(Some(link.secret), other.identity().id(), "other", &[]).unwrap();
     other.adopt(team, &statements).unwrap();
     assert_eq!(keeper.digest(), other.digest());
     let third = NodeId([3; 32]);
-    keeper.admit(link.secret, third, "third", &[]).unwrap();
+    keeper.admit(Some(link.secret), third, "third", &[]).unwrap();
     assert_ne!(keeper.digest(), other.digest());
     let mut changes = other.subscribe();
     changes.borrow_and_update();
@@ -119,7 +121,7 @@ fn statements_spread_by_gossip_and_bad_ones_hide_nothing() {
     keeper.remove(other.identity().id()).unwrap();
     other.merge(keeper.all()).unwrap();
     assert!(!other.is_member(keeper.identity().id()));
-    assert!(matches!(other.may_join(team), Err(MembershipError::Removed)));
+    assert!(matches!(other.may_join(Some(team)), Err(MembershipError::Removed)));
 }
 
 #[test]

@@ -69,8 +69,8 @@ impl Load {
                 (Some(now), Some(before)) => now.saturating_sub(before),
                 _ => ticks.nice.saturating_sub(before.nice),
             };
-            if total > 0 {
-                self.percent = Some((busy.saturating_sub(others) * 100 / total).min(100) as u8);
+            if let Some(percent) = (busy.saturating_sub(others) * 100).checked_div(total) {
+                self.percent = Some(percent.min(100) as u8);
             } else {
                 // No tick since the last look: nobody does anything.
                 self.percent = Some(0);

@@ -64,13 +64,15 @@ pub async fn connect(
     connect_as(membership, ALPN_POOL, addr, accept).await
 }
 
-/// Connects to the keeper's node that a link names, as a stranger.
+/// Connects as a stranger: to the keeper's node that a link names, or to whoever is there, and then people compare.
 pub(super) async fn connect_to_join(
     membership: &Arc<Membership>,
     addr: SocketAddr,
-    keeper: NodeId,
+    keeper: Option<NodeId>,
 ) -> Result<PeerStream, ConnectError> {
-    connect_as(membership, ALPN_JOIN, addr, Arc::new(move |node| node == keeper)).await
+    let own = membership.identity().id();
+    let accept: Accept = Arc::new(move |node| node != own && keeper.is_none_or(|keeper| keeper == node));
+    connect_as(membership, ALPN_JOIN, addr, accept).await
 }
 
 async fn connect_as(

@@ -1,5 +1,9 @@
-//! The join protocol, both sides: four messages over a TLS session whose server key the joiner has pinned, and proofs
-//! of the invitation's secret that are worth nothing in another session.
+//! The join protocol, the joiner's side: over a TLS session whose server key it has pinned from a link, with proofs of
+//! the invitation's secret that are worth nothing in another session; or without a link, and then two people compare four
+//! pictures.
+
+pub(super) mod keeper;
+mod session;
 
 use std::fmt;
 use std::io;
@@ -7,34 +11,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::ids::{NodeId, TeamId};
-use potluck_model::limits::CONTROL_MESSAGE_BYTES_MAX;
+use potluck_model::limits::{ASKING_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, KEEPERS_TOLD_MAX};
+use potluck_model::team::check::Check;
 use potluck_wire::team::{JoinConfirm, JoinOffer, JoinRefusal, JoinRequest, JoinWelcome};
-use prost::Message;
-use ring::hmac;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use self::session::{JOINER, KEEPER, Nonce, Session, commitment, is_plain, receive, send};
 use super::connect::{ConnectError, connect_to_join};
 use super::stream::PeerStream;
-use crate::membership::invite::{JoinLink, Secret};
-use crate::membership::{Membership, MembershipError, Rejection};
+use crate::membership::codec::random;
+use crate::membership::invite::{self, JoinLink};
+use crate::membership::{Membership, MembershipError};
 
-/// All that a stranger may send.
+/// All that a stranger may send, and an answerer up to the welcome.
 const STRANGER_BYTES_MAX: usize = 16 << 10;
-/// Time for all four messages.
+/// Time for what needs no person; and no silence is longer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-potluck-join-1";
-const JOINER: &[u8] = b"potluck-join-1 joiner\0";
-const KEEPER: &[u8] = b"potluck-join-1 keeper\0";
+/// Addresses of one host name that are tried.
+const RESOLVED_MAX: usize = 8;
 
 /// Why joining failed.
 #[derive(Debug)]
 pub enum JoinError {
-    /// No address of the link works; the error of each.
+    /// No address works; the error of each.
     Unreachable(Vec<(String, String)>),
     /// Somebody else answers at the keeper's address.
     WrongNode(String),
-    /// The keeper's node said no.
+    /// The address that was asked is this PC's own.
+    Itself(String),
+    /// The keeper's node, or a keeper, said no.
     Refused(JoinRefusal),
     /// The other side knows the address and the key but not the secret: not the node that made the link.
     NotTheInviter,
@@ -48,7 +53,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(tried) => {
-                f.write_str("the inviting PC cannot be reached")?;
+                f.write_str("the team's PC cannot be reached")?;
                 tried.iter().try_for_each(|(via, why)| write!(f, "; {via}: {why}"))?;
                 f.write_str("\nhint: is it switched on, and in the same network?")
             }
@@ -56,19 +61,29 @@ impl fmt::Display for JoinError {
                 f,
                 "the machine at {via} is not the one that made this invitation; nothing was sent to it\nhint: ask for a new invitation"
             ),
+            Self::Itself(via) => write!(f, "{via} is this PC itself\nhint: give the address of a PC of the team"),
             Self::Refused(JoinRefusal::JoinInviteInvalid) => {
                 f.write_str("the invitation is unknown, used up or expired\nhint: ask for a new one")
             }
             Self::Refused(JoinRefusal::JoinNotKeeper) => {
-                f.write_str("the inviting PC may not take in others any more\nhint: ask a keeper of the team")
+                f.write_str("that PC may not take in others, and no keeper of its team could be asked\nhint: ask a keeper of the team for an invitation")
             }
             Self::Refused(JoinRefusal::JoinKeyRemoved) => write!(f, "{}", MembershipError::Removed),
             Self::Refused(JoinRefusal::JoinBadRequest) => f.write_str(
-                "the inviting PC does not accept this PC's name or addresses\nhint: choose a shorter, plain name",
+                "the team's PC does not accept what this one said of itself\nhint: choose a shorter, plain name; update the older of the two Potlucks",
             ),
-            Self::Refused(_) => f.write_str("the inviting PC had a problem\nhint: try again"),
+            Self::Refused(JoinRefusal::JoinDeclined) => {
+                f.write_str("the team's keeper said no\nhint: talk to the keeper, and compare the pictures")
+            }
+            Self::Refused(JoinRefusal::JoinNotAnswered) => {
+                f.write_str("no keeper of the team answered within ten minutes\nhint: tell the keeper, then try again")
+            }
+            Self::Refused(JoinRefusal::JoinBusy) => {
+                f.write_str("too many PCs want to join there at this moment\nhint: try again in a minute")
+            }
+            Self::Refused(_) => f.write_str("the team's PC had a problem\nhint: try again"),
             Self::NotTheInviter => f.write_str("the other side did not make this invitation\nhint: ask for a new one"),
-            Self::Broken(error) => write!(f, "the conversation with the inviting PC broke: {error}\nhint: try again"),
+            Self::Broken(error) => write!(f, "the conversation with the team's PC broke: {error}\nhint: try again"),
             Self::Membership(error) => write!(f, "{error}"),
         }
     }
@@ -82,6 +97,33 @@ impl From<io::Error> for JoinError {
     }
 }
 
+/// How a team is entered.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// By an invitation.
+    Link(JoinLink),
+    /// By asking at addresses of its members, `host:port`.
+    Ask(Vec<String>),
+}
+
+/// A keeper is being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The team's name, as the other side says.
+    pub team: String,
+    /// Must be the same on the keeper's screen.
+    pub check: Check,
+}
+
+/// In.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Which team.
+    pub team: TeamId,
+    /// What the keeper's side showed; none if it shows no pictures.
+    pub check: Option<Check>,
+}
+
 /// Joins the team that `link` invites to, as `name`, reachable at `addresses`. On success the team is stored.
 pub async fn join(
     membership: &Arc<Membership>,
@@ -89,144 +131,174 @@ pub async fn join(
     name: &str,
     addresses: &[String],
 ) -> Result<TeamId, JoinError> {
-    membership.may_join(link.team).map_err(JoinError::Membership)?;
-    let mut tried = Vec::new();
-    for via in &link.via {
-        let resolved = match tokio::net::lookup_host(via).await {
-            Ok(resolved) => resolved,
-            Err(error) => {
+    let joined = enter(membership, &Way::Link(link.clone()), name, addresses, |_| ()).await?;
+    Ok(joined.team)
+}
+
+/// Joins a team either way. `pending` hears of it when a keeper is being asked.
+pub async fn enter(
+    membership: &Arc<Membership>,
+    way: &Way,
+    name: &str,
+    addresses: &[String],
+    pending: impl Fn(Pending) + Send,
+) -> Result<Joined, JoinError> {
+    let (team, vias, keeper) = match way {
+        Way::Link(link) => (Some(link.team), &link.via, Some(link.keeper)),
+        Way::Ask(vias) => (None, vias, None),
+    };
+    membership.may_join(team).map_err(JoinError::Membership)?;
+    let link = match way {
+        Way::Link(link) => Some(link),
+        Way::Ask(_) => None,
+    };
+    let me = Joiner { membership, link, name, addresses, pending: &pending };
+    let mut keepers = match me.at(dial(membership, vias, keeper).await?).await? {
+        Met::Joined(joined) => return Ok(joined),
+        Met::Elsewhere(keepers) => keepers,
+    };
+    // Once: whoever is sent on from there as well is sent in circles.
+    keepers.truncate(KEEPERS_TOLD_MAX);
+    let refused = JoinError::Refused(JoinRefusal::JoinNotKeeper);
+    let Ok(found) = dial(membership, &keepers, None).await else { return Err(refused) };
+    match me.at(found).await? {
+        Met::Joined(joined) => Ok(joined),
+        Met::Elsewhere(_) => Err(refused),
+    }
+}
+
+/// Connects to the first address that works; without `keeper` to whoever answers there.
+async fn dial(membership: &Arc<Membership>, vias: &[String], keeper: Option<NodeId>) -> Result<PeerStream, JoinError> {
+    let (mut tried, mut itself) = (Vec::new(), None);
+    for via in vias {
+        let resolved = match timeout(JOIN_TIMEOUT, tokio::net::lookup_host(via)).await {
+            Ok(Ok(resolved)) => resolved,
+            Ok(Err(error)) => {
                 tried.push((via.clone(), error.to_string()));
                 continue;
             }
+            Err(_) => {
+                tried.push((via.clone(), "its name was not found in time".to_owned()));
+                continue;
+            }
         };
-        for addr in resolved {
-            match connect_to_join(membership, addr, link.keeper).await {
-                Ok(stream) => {
-                    let asked = timeout(JOIN_TIMEOUT, ask(membership, stream, link, name, addresses)).await;
-                    return asked.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-                }
-                Err(ConnectError::WrongNode(_)) => return Err(JoinError::WrongNode(via.clone())),
+        for addr in resolved.take(RESOLVED_MAX) {
+            match connect_to_join(membership, addr, keeper).await {
+                Ok(stream) => return Ok(stream),
+                Err(ConnectError::WrongNode(_)) if keeper.is_some() => return Err(JoinError::WrongNode(via.clone())),
+                // Without a pin only this node's own key is refused.
+                Err(ConnectError::WrongNode(_)) => itself = Some(via.clone()),
                 Err(error) => tried.push((via.clone(), error.to_string())),
             }
         }
     }
-    Err(JoinError::Unreachable(tried))
-}
-
-async fn ask(
-    membership: &Membership,
-    mut stream: PeerStream,
-    link: &JoinLink,
-    name: &str,
-    addresses: &[String],
-) -> Result<TeamId, JoinError> {
-    let proof = Proof::of(&stream, membership.identity().id(), stream.peer(), link.team)?;
-    let request = JoinRequest {
-        team: link.team.0.to_vec(),
-        invite: link.secret.name().to_vec(),
-        proof: proof.make(&link.secret, JOINER),
-        name: name.to_owned(),
-        addresses: addresses.to_vec(),
-    };
-    send(&mut stream, &request).await?;
-    let mut budget = STRANGER_BYTES_MAX;
-    let offer: JoinOffer = receive(&mut stream, &mut budget).await?;
-    accepted(offer.refusal())?;
-    if !proof.is(&link.secret, KEEPER, &offer.proof) {
-        return Err(JoinError::NotTheInviter);
+    match itself {
+        Some(via) if tried.is_empty() => Err(JoinError::Itself(via)),
+        _ => Err(JoinError::Unreachable(tried)),
     }
-    send(&mut stream, &JoinConfirm {}).await?;
-    let mut budget = CONTROL_MESSAGE_BYTES_MAX;
-    let welcome: JoinWelcome = receive(&mut stream, &mut budget).await?;
-    accepted(welcome.refusal())?;
-    membership.adopt(link.team, &welcome.statements).map_err(JoinError::Membership)?;
-    Ok(link.team)
 }
 
-fn accepted(refusal: JoinRefusal) -> Result<(), JoinError> {
-    if refusal == JoinRefusal::JoinOk { Ok(()) } else { Err(JoinError::Refused(refusal)) }
+/// Where a conversation led.
+enum Met {
+    Joined(Joined),
+    /// That node is no keeper; these are said to be.
+    Elsewhere(Vec<String>),
 }
 
-/// The keeper's side. A use of the invitation is consumed only after the joiner has confirmed.
-pub(super) async fn answer(membership: &Membership, stream: PeerStream) -> io::Result<()> {
-    timeout(JOIN_TIMEOUT, talk(membership, stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// This node on its way in.
+struct Joiner<'a, F> {
+    membership: &'a Membership,
+    link: Option<&'a JoinLink>,
+    name: &'a str,
+    addresses: &'a [String],
+    pending: &'a F,
 }
 
-async fn talk(membership: &Membership, mut stream: PeerStream) -> io::Result<()> {
-    let mut budget = STRANGER_BYTES_MAX;
-    let request: JoinRequest = receive(&mut stream, &mut budget).await?;
-    let joiner = stream.peer();
-    let team = TeamId::try_from(request.team.as_slice()).map_err(|_| io::ErrorKind::InvalidData)?;
-    let proof = Proof::of(&stream, joiner, membership.identity().id(), team)?;
-    let is_proved = |secret: &Secret| proof.is(secret, JOINER, &request.proof);
-    let checked = match membership.view().team {
-        Some(own) if own == team => membership.check_invite(&request.invite, joiner, is_proved),
-        _ => Err(Rejection::InviteInvalid),
-    };
-    let secret = match checked {
-        Ok(secret) => secret,
-        Err(rejection) => {
-            let offer = JoinOffer { refusal: refusal_of(rejection).into(), proof: Vec::new() };
-            send(&mut stream, &offer).await?;
-            let _ = stream.shutdown().await;
-            return Err(io::ErrorKind::PermissionDenied.into());
+impl<F: Fn(Pending)> Joiner<'_, F> {
+    /// The whole conversation with the node at the other end.
+    async fn at(&self, mut stream: PeerStream) -> Result<Met, JoinError> {
+        let late = |_| JoinError::from(io::Error::from(io::ErrorKind::TimedOut));
+        let agreed = timeout(JOIN_TIMEOUT, self.agree(&mut stream)).await.map_err(late)??;
+        let (team, check, pending) = match agreed {
+            Agreed::Elsewhere(keepers) => return Ok(Met::Elsewhere(keepers)),
+            Agreed::Team { team, check, pending } => (team, check, pending),
+        };
+        if let Some(pending) = pending {
+            (self.pending)(pending);
         }
-    };
-    let offer = JoinOffer { refusal: JoinRefusal::JoinOk.into(), proof: proof.make(&secret, KEEPER) };
-    send(&mut stream, &offer).await?;
-    let JoinConfirm {} = receive(&mut stream, &mut budget).await?;
-    let welcome = match membership.admit(secret, joiner, &request.name, &request.addresses) {
-        Ok(statements) => JoinWelcome { refusal: JoinRefusal::JoinOk.into(), statements },
-        Err(rejection) => JoinWelcome { refusal: refusal_of(rejection).into(), statements: Vec::new() },
-    };
-    send(&mut stream, &welcome).await?;
-    stream.shutdown().await
-}
+        let deadline = Instant::now() + ASKING_TIMEOUT + JOIN_TIMEOUT;
+        let mut budget = CONTROL_MESSAGE_BYTES_MAX;
+        let statements = loop {
+            // The beat is much faster: this long a silence is a dead connection.
+            let patience = deadline.min(Instant::now() + JOIN_TIMEOUT);
+            let welcome =
+                timeout_at(patience, receive::<JoinWelcome>(&mut stream, &mut budget)).await.map_err(late)??;
+            match welcome.refusal() {
+                JoinRefusal::JoinOk => break welcome.statements,
+                JoinRefusal::JoinWait => {}
+                refusal => return Err(JoinError::Refused(refusal)),
+            }
+        };
+        self.membership.adopt(team, &statements).map_err(JoinError::Membership)?;
+        Ok(Met::Joined(Joined { team, check }))
+    }
 
-fn refusal_of(rejection: Rejection) -> JoinRefusal {
-    match rejection {
-        Rejection::InviteInvalid => JoinRefusal::JoinInviteInvalid,
-        Rejection::NotKeeper => JoinRefusal::JoinNotKeeper,
-        Rejection::KeyRemoved => JoinRefusal::JoinKeyRemoved,
-        Rejection::BadRequest => JoinRefusal::JoinBadRequest,
-        Rejection::Internal => JoinRefusal::JoinInternal,
+    /// Up to the confirmation: who both sides are, and what they show.
+    async fn agree(&self, stream: &mut PeerStream) -> Result<Agreed, JoinError> {
+        let (own, keeper) = (self.membership.identity().id(), stream.peer());
+        let nonce: Nonce = random();
+        let mut request = JoinRequest {
+            name: self.name.to_owned(),
+            addresses: self.addresses.to_vec(),
+            commitment: commitment(&nonce).to_vec(),
+            ..JoinRequest::default()
+        };
+        if let Some(link) = self.link {
+            request.team = link.team.0.to_vec();
+            request.invite = link.secret.name().to_vec();
+            request.proof = Session::of(stream, own, keeper, link.team)?.prove(&link.secret, JOINER);
+        }
+        send(stream, &request).await?;
+        let mut budget = STRANGER_BYTES_MAX;
+        let offer: JoinOffer = receive(stream, &mut budget).await?;
+        match offer.refusal() {
+            JoinRefusal::JoinOk => {}
+            JoinRefusal::JoinNotKeeper if self.link.is_none() && !offer.keepers.is_empty() => {
+                let keepers = offer.keepers.iter().filter_map(|keeper| invite::address(keeper).ok());
+                return Ok(Agreed::Elsewhere(keepers.take(KEEPERS_TOLD_MAX).collect()));
+            }
+            refusal => return Err(JoinError::Refused(refusal)),
+        }
+        let broken = || JoinError::from(io::Error::from(io::ErrorKind::InvalidData));
+        let team = match self.link {
+            Some(link) => link.team,
+            None => TeamId::try_from(offer.team.as_slice()).map_err(|_| broken())?,
+        };
+        // Another team than the one that this node is in, or was removed from.
+        self.membership.may_join(Some(team)).map_err(JoinError::Membership)?;
+        let session = Session::of(stream, own, keeper, team)?;
+        if self.link.is_some_and(|link| !session.is_proved(&link.secret, KEEPER, &offer.proof)) {
+            return Err(JoinError::NotTheInviter);
+        }
+        let check = match Nonce::try_from(offer.nonce.as_slice()) {
+            Ok(theirs) => Some(session.check(&nonce, &theirs)),
+            // An older node, which the link has pinned and which asks no person.
+            Err(_) if offer.nonce.is_empty() && self.link.is_some() && !offer.approve => None,
+            Err(_) => return Err(broken()),
+        };
+        send(stream, &JoinConfirm { nonce: nonce.to_vec() }).await?;
+        let name = if is_plain(&offer.team_name) { offer.team_name } else { "?".to_owned() };
+        let pending = check.filter(|_| offer.approve).map(|check| Pending { team: name, check });
+        Ok(Agreed::Team { team, check, pending })
     }
 }
 
-/// What a proof of the secret is bound to: this TLS session, both keys, the team.
-struct Proof(Vec<u8>);
-
-impl Proof {
-    fn of(stream: &PeerStream, joiner: NodeId, keeper: NodeId, team: TeamId) -> io::Result<Self> {
-        let exporter = stream.exported(EXPORTER_LABEL).map_err(io::Error::other)?;
-        Ok(Self([exporter, joiner.0, keeper.0, team.0].concat()))
-    }
-
-    fn make(&self, secret: &Secret, label: &[u8]) -> Vec<u8> {
-        hmac::sign(&key(secret), &[label, &self.0].concat()).as_ref().to_vec()
-    }
-
-    fn is(&self, secret: &Secret, label: &[u8], proof: &[u8]) -> bool {
-        hmac::verify(&key(secret), &[label, &self.0].concat(), proof).is_ok()
-    }
-}
-
-fn key(secret: &Secret) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, &secret.0)
-}
-
-async fn send(stream: &mut PeerStream, message: &impl Message) -> io::Result<()> {
-    let body = message.encode_to_vec();
-    let len = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-    stream.write_all(&[&len.to_be_bytes(), body.as_slice()].concat()).await?;
-    stream.flush().await
-}
-
-/// Reads one message; `budget` is what the other side may still send, checked before memory is taken.
-async fn receive<M: Message + Default>(stream: &mut PeerStream, budget: &mut usize) -> io::Result<M> {
-    let len = stream.read_u32().await? as usize;
-    *budget = budget.checked_sub(len + 4).ok_or(io::ErrorKind::InvalidData)?;
-    let mut body = vec![0; len];
-    stream.read_exact(&mut body).await?;
-    M::decode(body.as_slice()).map_err(|_| io::ErrorKind::InvalidData.into())
+enum Agreed {
+    Elsewhere(Vec<String>),
+    Team {
+        team: TeamId,
+        check: Option<Check>,
+        /// A keeper is asked first.
+        pending: Option<Pending>,
+    },
 }

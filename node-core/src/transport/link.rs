@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use potluck_model::ids::NodeId;
-use potluck_model::limits::{BULK_CHUNK_BYTES, CONTROL_MESSAGE_BYTES_MAX, HELLO_TIMEOUT, STREAMS_PER_CONNECTION_MAX};
+use potluck_model::limits::{
+    BULK_CHUNK_BYTES, CONTROL_MESSAGE_BYTES_MAX, FAREWELL, HELLO_TIMEOUT, STREAMS_PER_CONNECTION_MAX,
+};
 use potluck_wire::pool;
 use potluck_wire::pool::pool_client::PoolClient;
 use potluck_wire::pool::pool_server::{Pool, PoolServer};
@@ -243,8 +245,13 @@ async fn end_when_removed(membership: Arc<Membership>, peer: NodeId, closer: Clo
             pending::<()>().await;
         }
     };
+    let told = async {
+        removed.await;
+        // The loop has dropped the peer and hears nothing of it any more; this long the news has to get there.
+        tokio::time::sleep(FAREWELL).await;
+    };
     tokio::select! {
-        () = removed => closer.close(),
+        () = told => closer.close(),
         () = closer.closed() => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Accepting: members' streams are handed on, strangers with a link are answered by the join protocol, everybody else
+//! Accepting: members' streams are handed on, strangers who want to join are answered by the join protocol, everybody else
 //! is refused within bounds. Decides nothing about what members say.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::join;
+use super::join::keeper;
 use super::stream::{PeerStream, buffered, tune};
 use super::tls::{self, ALPN_JOIN, ALPN_POOL};
 use crate::membership::Membership;
@@ -33,7 +33,7 @@ const FAILURE_WINDOW: Duration = Duration::from_secs(2);
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 /// A join attempt waits for its turn at most this long: PCs behind one address may join together.
 const JOIN_WAIT_MAX: Duration = Duration::from_secs(3);
-/// Join attempts at a time.
+/// Join attempts at a time; those that wait for a person are limited elsewhere (`membership::door`).
 const JOINS_MAX: usize = 8;
 /// Addresses that are remembered for the limits above.
 const ADDRESSES_MAX: usize = 1024;
@@ -44,8 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 struct Gate {
     membership: Arc<Membership>,
-    pool: Arc<ServerConfig>,
-    join: Arc<ServerConfig>,
+    tls: Mutex<Tls>,
     half_open: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     joins: Arc<Semaphore>,
@@ -56,14 +55,31 @@ struct Gate {
     refused: Mutex<(Option<Instant>, u64)>,
 }
 
+/// Both configurations for one key: a node whose keyring opens late changes from a stand-in to its own.
+#[derive(Clone)]
+struct Tls {
+    own: NodeId,
+    pool: Arc<ServerConfig>,
+    join: Arc<ServerConfig>,
+}
+
+impl Tls {
+    fn of(membership: &Arc<Membership>) -> Result<Self, rustls::Error> {
+        let own = membership.identity().id();
+        let members = Arc::clone(membership);
+        let accept: tls::Accept = Arc::new(move |node| node != own && members.is_member(node));
+        Ok(Self {
+            own,
+            pool: tls::server(membership.identity(), ALPN_POOL, accept)?,
+            join: tls::server(membership.identity(), ALPN_JOIN, Arc::new(move |node| node != own))?,
+        })
+    }
+}
+
 /// Accepts on `listener` until the returned receiver is dropped. Each received stream belongs to a member.
 pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc::Receiver<PeerStream>, rustls::Error> {
-    let members = Arc::clone(&membership);
-    let own = membership.identity().id();
-    let accept: tls::Accept = Arc::new(move |node| node != own && members.is_member(node));
     let gate = Arc::new(Gate {
-        pool: tls::server(membership.identity(), ALPN_POOL, accept)?,
-        join: tls::server(membership.identity(), ALPN_JOIN, Arc::new(move |node| node != own))?,
+        tls: Mutex::new(Tls::of(&membership)?),
         membership,
         half_open: Arc::new(Semaphore::new(HALF_OPEN_MAX)),
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -133,21 +149,30 @@ impl Gate {
         let hello = before(deadline, LazyConfigAcceptor::new(Acceptor::default(), buffered(tcp))).await?;
         let offers = |alpn: &[u8]| hello.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == alpn));
         if offers(ALPN_POOL) {
-            let tls = before(deadline, hello.into_stream(Arc::clone(&self.pool))).await?;
+            let tls = before(deadline, hello.into_stream(self.tls()?.pool)).await?;
             let stream = PeerStream::new(tls.into(), remote).ok_or(io::ErrorKind::InvalidData)?;
             return Ok(self.enter(stream));
         }
         if !offers(ALPN_JOIN) {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let Ok(_joining) = Arc::clone(&self.joins).try_acquire_owned() else { return Ok(None) };
+        let Ok(joining) = Arc::clone(&self.joins).try_acquire_owned() else { return Ok(None) };
         let Some(turn) = self.join_turn(network_of(remote.ip())) else { return Ok(None) };
         sleep_until(turn).await;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let tls = before(deadline, hello.into_stream(Arc::clone(&self.join))).await?;
+        let tls = before(deadline, hello.into_stream(self.tls()?.join)).await?;
         let stream = PeerStream::new(tls.into(), remote).ok_or(io::ErrorKind::InvalidData)?;
-        join::answer(&self.membership, stream).await?;
+        keeper::answer(&self.membership, stream, network_of(remote.ip()), joining).await?;
         Ok(None)
+    }
+
+    /// For the key that the node has now.
+    fn tls(&self) -> io::Result<Tls> {
+        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if tls.own != self.membership.identity().id() {
+            *tls = Tls::of(&self.membership).map_err(io::Error::other)?;
+        }
+        Ok(tls.clone())
     }
 
     /// The limits of members' connections.
