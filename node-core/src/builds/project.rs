@@ -39,8 +39,11 @@ mod tests {
         let file = |path: &str| std::fs::write(dir.path().join(path), "").unwrap();
         let of = |path: &str| name(&dir.path().join(path), Some(&dir.path().join("home")));
         ["home/.git", "home/wine/.git", "home/wine/dlls/x/build", "tar/prog-1.0/lib/a", "plain/build", "home/loose"]
-            .map(make);
-        ["tar/prog-1.0/configure", "tar/prog-1.0/lib/Makefile", "tar/prog-1.0/lib/a/Makefile"].map(file);
+            .into_iter()
+            .for_each(make);
+        ["tar/prog-1.0/configure", "tar/prog-1.0/lib/Makefile", "tar/prog-1.0/lib/a/Makefile"]
+            .into_iter()
+            .for_each(file);
         assert_eq!(of("home/wine/dlls/x/build"), "wine");
         assert_eq!(of("tar/prog-1.0/lib/a"), "prog-1.0");
         assert_eq!(of("plain/build"), "plain");
