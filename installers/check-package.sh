@@ -18,7 +18,15 @@ check() {
     what=$1
     shift
     checks=$((checks + 1))
-    "$@" >/tmp/check.out 2>&1 || {
+    # Not "command || ...": in its steps `set -e` would then mean nothing.
+    set +e
+    (
+        set -e
+        "$@"
+    ) >/tmp/check.out 2>&1
+    rc=$?
+    set -e
+    [ $rc = 0 ] || {
         missed=$((missed + 1))
         echo "missed: $what"
         tail -n 8 /tmp/check.out | sed 's/^/    /'
@@ -26,7 +34,9 @@ check() {
 }
 
 quietly() {
-    "$@" >/tmp/quiet.out 2>&1 && [ ! -s /tmp/quiet.out ] || { cat /tmp/quiet.out; return 1; }
+    "$@" >/tmp/quiet.out 2>&1 || echo "exit code $?" >>/tmp/quiet.out
+    cat /tmp/quiet.out
+    [ ! -s /tmp/quiet.out ]
 }
 
 apt() {
@@ -56,13 +66,13 @@ left_behind() {
         grep -q -x -F "${path#/usr}" /tmp/owned || echo "$path"
     done >/tmp/left
     cat /tmp/left
-    ! [ -s /tmp/left ]
+    [ ! -s /tmp/left ]
 }
 
 no_such_name() {
     find / -xdev \( -path /home -o -path /root -o -path /tmp -o -path /proc -o -path /var/cache/man \) -prune -o -iname '*potluck*' -print >/tmp/names
     cat /tmp/names
-    ! [ -s /tmp/names ]
+    [ ! -s /tmp/names ]
 }
 
 # A package with one program, to see compilers come and go.
@@ -91,12 +101,8 @@ bash_completes() {
         COMP_WORDS=(potluck team inv) COMP_CWORD=2; _potluck potluck inv team; printf "%s\n" "${COMPREPLY[@]}"' | grep -q -x invite
 }
 
-# How the node on this machine came up: "serves", or why it does not. Left in /tmp/serving.
-start_node() {
-    mkfifo /tmp/ready
-    user potluck node --headless --serve 2 --listen 127.0.0.1:0 >/tmp/ready 2>/tmp/node.err &
-    node=$!
-    # Ends when the node does, if it never says so.
+# Ends when the node says that it is ready, or ends. In /tmp/serving: "serves", or why it does not.
+node_is_ready() {
     grep -q -m1 ready </tmp/ready || { cat /tmp/node.err; return 1; }
     sed -n 's/^potluck: not serving: //p' /tmp/node.err >/tmp/serving
     [ -s /tmp/serving ] || echo serves >/tmp/serving
@@ -159,7 +165,10 @@ if [ "${1:-}" = --inside ]; then
         # shellcheck disable=SC2086 # two words
         check "the package's script may run again ($call)" quietly sh /var/lib/dpkg/info/potluck-node.postinst $call
     done
-    check "a node starts for an ordinary user" start_node
+    mkfifo /tmp/ready
+    user potluck node --headless --serve 2 --listen 127.0.0.1:0 >/tmp/ready 2>/tmp/node.err &
+    node=$!
+    check "a node starts for an ordinary user" node_is_ready
     check "its sandbox passes, or it says why not" sandbox_or_why
     check "prefix, link and plain compiler agree" compiles_alike
     # The shell would tell of its end.
