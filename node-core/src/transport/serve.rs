@@ -39,6 +39,9 @@ const JOINS_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 1024;
 /// Refused strangers are told of this often, with their number: whoever tries for ever does not fill a disk.
 const REFUSED_LOGGED_EVERY: Duration = Duration::from_secs(30);
+/// Beside a stranger who tries again and again, connections are taken in batches this far apart: each waking of the node
+/// costs more than refusing him does, and a member waits no longer than this.
+const REFUSED_BATCH: Duration = Duration::from_millis(100);
 /// Pause after the system refuses to accept (no descriptors left), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -96,10 +99,34 @@ pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc:
 }
 
 async fn accept_all(gate: Arc<Gate>, listener: TcpListener, sender: mpsc::Sender<PeerStream>) {
+    let mut is_flooded = false;
     loop {
+        if std::mem::take(&mut is_flooded) {
+            tokio::time::sleep(REFUSED_BATCH).await;
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = sender.closed() => return,
+        };
+        let accepted = match accepted {
+            // All that came in the meantime: nobody of them is worth a waking.
+            Ok((_, remote)) if gate.is_refused(remote) => {
+                is_flooded = true;
+                let waiting = async {
+                    loop {
+                        match listener.accept().await {
+                            Ok((_, remote)) if gate.is_refused(remote) => {}
+                            other => return other,
+                        }
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    other = waiting => other,
+                    () = std::future::ready(()) => continue,
+                }
+            }
+            other => other,
         };
         let Ok((tcp, remote)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -111,10 +138,6 @@ async fn accept_all(gate: Arc<Gate>, listener: TcpListener, sender: mpsc::Sender
             IpAddr::V6(_) => remote,
         };
         let address = network_of(remote.ip());
-        if gate.has_failed_too_often(address) {
-            gate.log_refusal(address);
-            continue;
-        }
         let (Ok(permit), Some(of_address)) = (
             Arc::clone(&gate.half_open).try_acquire_owned(),
             gate.half_open_by_address.enter(address, HALF_OPEN_PER_ADDRESS_MAX),
@@ -183,6 +206,16 @@ impl Gate {
         stream.hold(of_peer);
         // Removed between the verifier's question and now.
         self.membership.is_member(stream.peer()).then_some(stream)
+    }
+
+    /// Whether somebody has failed too often to be heard; told of if so.
+    fn is_refused(&self, remote: SocketAddr) -> bool {
+        let address = network_of(remote.ip());
+        let refused = self.has_failed_too_often(address);
+        if refused {
+            self.log_refusal(address);
+        }
+        refused
     }
 
     fn has_failed_too_often(&self, address: IpAddr) -> bool {
