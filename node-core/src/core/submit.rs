@@ -778,7 +778,8 @@ mod tests {
 
     use potluck_wire::ipc;
 
-    use super::{has_foreign_zone, names_cwd};
+    use super::super::compilers::steering_digest;
+    use super::{has_foreign_zone, job_env, names_cwd};
 
     #[test]
     fn a_pwd_goes_along_only_if_it_names_the_working_directory() {
@@ -808,5 +809,20 @@ mod tests {
         assert!(!has_foreign_zone(&env(&["TZ=Europe/Berlin"]), berlin));
         // A time that the caller gives is shown in UTC whatever the zone.
         assert!(!has_foreign_zone(&env(&["TZ=Pacific/Kiritimati", "SOURCE_DATE_EPOCH=0"]), None));
+    }
+
+    #[test]
+    fn which_build_it_is_neither_travels_nor_makes_another_command_of_it() {
+        let of = |entries: &[&str]| ipc::Compile {
+            env: entries.iter().map(|e| e.as_bytes().to_vec()).collect(),
+            ..ipc::Compile::default()
+        };
+        let plain = of(&["LANG=C"]);
+        let (one, two) =
+            (of(&["LANG=C", "POTLUCK_BUILD_ID=b1", "POTLUCK_BUILD_NAME=x"]), of(&["LANG=C", "POTLUCK_BUILD_ID=b2"]));
+        assert_eq!(steering_digest(&one), steering_digest(&two));
+        assert_eq!(steering_digest(&one), steering_digest(&plain));
+        assert_ne!(steering_digest(&plain), steering_digest(&of(&["LANG=D"])));
+        assert_eq!(job_env(&one, false), [b"LANG=C".to_vec()]);
     }
 }
