@@ -109,7 +109,7 @@ impl Shared {
         match (&self.safe_box.fault, self.on) {
             (Some(why), true) => Err(why.clone()),
             (_, false) => Err("sharing is off there".to_owned()),
-            (None, true) => Ok(self.promise.unwrap_or(self.cores)),
+            (None, true) => Ok(self.decision.slots_max),
         }
     }
 }
