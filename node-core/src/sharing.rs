@@ -109,7 +109,7 @@ impl Shared {
         match (&self.safe_box.fault, self.on) {
             (Some(why), true) => Err(why.clone()),
             (_, false) => Err("sharing is off there".to_owned()),
-            (None, true) => Ok(self.promise.unwrap_or(self.cores)),
+            (None, true) => Ok(self.decision.slots_max),
         }
     }
 }
@@ -311,7 +311,9 @@ impl Thread {
             (true, true) => LOOK_BUSY,
         };
         let wait = decision.wake_at.take().map_or(usual, |at| at.saturating_sub(now).min(usual));
-        let resumes = decision.resumes_at.take().map(|at| unix_ms() + at.saturating_sub(now).as_millis() as u64);
+        // To the second: it is made of two clocks, and a pause until 08:00 must not be shown as 07:59.
+        let shown = |at: Duration| (unix_ms() + at.saturating_sub(now).as_millis() as u64 + 500) / 1000 * 1000;
+        let resumes = decision.resumes_at.take().map(shown);
         let same = resumes.zip(self.resumes_ms).is_some_and(|(new, old)| new.abs_diff(old) < SAME_MOMENT_MS);
         if !same {
             self.resumes_ms = resumes;

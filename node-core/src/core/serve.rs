@@ -118,6 +118,8 @@ impl Core {
                     }
                 }
                 WorkerAction::Reclaimed { peer, job } => {
+                    // It may still have waited for a slot.
+                    self.guests.held.remove(&(peer, job));
                     let message = pool::Reclaimed { ids: vec![job.0], reason: self.sharing.code().to_owned() };
                     self.send(peer, frame::Kind::Reclaimed(message));
                 }

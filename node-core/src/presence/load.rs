@@ -69,12 +69,9 @@ impl Load {
                 (Some(now), Some(before)) => now.saturating_sub(before),
                 _ => ticks.nice.saturating_sub(before.nice),
             };
-            if let Some(percent) = (busy.saturating_sub(others) * 100).checked_div(total) {
-                self.percent = Some(percent.min(100) as u8);
-            } else {
-                // No tick since the last look: nobody does anything.
-                self.percent = Some(0);
-            }
+            // No tick since the last look: nobody does anything.
+            let used = (busy.saturating_sub(others) * 100).checked_div(total).unwrap_or(0);
+            self.percent = Some(used.min(100) as u8);
         }
         self.percent
     }

@@ -554,7 +554,7 @@ mod tests {
         let gone = |run| [Action::Kill { run }, Action::Reclaimed { peer: id(1), job: JobId(run) }];
         assert_eq!(lab.on(Event::Shed(1)), [gone(1), gone(2)].concat());
         assert_eq!(lab.on(Event::Shed(1)), [], "once is enough");
-        [1, 2].into_iter().for_each(|run| drop(lab.on(Event::Ended { run, faulted: false })));
+        (1..=2).for_each(|run| drop(lab.on(Event::Ended { run, faulted: false })));
         assert_eq!((lab.worker.running(), lab.worker.share_of(id(1)).0), (1, 1));
     }
 
