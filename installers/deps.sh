@@ -7,7 +7,8 @@ set -eu
 build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
 tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
     dpkg-source:dpkg-dev patch:patch xz:xz-utils /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates'
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    gnome-keyring-daemon:gnome-keyring dbus-run-session:dbus secret-tool:libsecret-tools'
 [ "${1:-all}" = build ] && tests=
 
 missing=

@@ -12,7 +12,7 @@ use potluck_model::ids::NodeId;
 
 use crate::core::{Core, Event, Settings};
 use crate::dirs::Dirs;
-use crate::identity::Identity;
+use crate::keys;
 use crate::membership::Membership;
 use crate::transport::link;
 
@@ -85,8 +85,13 @@ async fn start(
     not_serving: Option<String>,
     sandbox_report: String,
 ) -> Result<(), String> {
-    let identity = Arc::new(Identity::load_or_create(&dirs.state).map_err(|e| e.to_string())?);
-    let membership = Arc::new(Membership::open(identity, &dirs.state).map_err(|e| e.to_string())?);
+    let want_keyring = std::env::var_os("POTLUCK_KEYRING").is_some_and(|value| value == "1");
+    let keys::Opened { identity, place, later } = keys::open(&dirs.state, want_keyring).map_err(|e| e.to_string())?;
+    let membership = match &later {
+        None => Membership::open(identity, &dirs.state),
+        Some(_) => Membership::open_locked(identity, &dirs.state),
+    };
+    let membership = Arc::new(membership.map_err(|e| e.to_string())?);
     let socket_path = dirs.socket();
     let socket = crate::ipc::listen(&socket_path)?;
     let taken = crate::ipc::Taken::beside(&socket_path)?;
@@ -148,7 +153,16 @@ async fn start(
                 tokio::task::spawn_blocking(move || crate::masquerade::refresh(&path_env, &masquerade, &wrapper)).await;
         }
     });
-    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
+    let mut core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), dial_tx, addresses);
+    core.key_lies(place);
+    if let Some(mut later) = later {
+        let events = events_tx.clone();
+        tokio::spawn(async move {
+            if let Some(identity) = later.recv().await {
+                let _ = events.send(Event::Unlocked(identity));
+            }
+        });
+    }
     tokio::spawn(dialler(dial_rx, membership, events_tx.clone(), core.linked(), listen));
     let mut term =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|e| e.to_string())?;

@@ -266,6 +266,7 @@ impl Core {
             "bytes": {"up": self.totals.bytes_up, "down": self.totals.bytes_down},
             "tree": self.tree.counts,
             "packing": self.compilers.is_packing(),
+            "key": self.team.key,
             "problems": self.problems(),
         })
     }
