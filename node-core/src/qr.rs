@@ -56,7 +56,7 @@ mod tests {
         assert!(side <= 80, "it fits into a terminal: {side}");
         let module = |row: usize, column: usize| match lines[row / 2].chars().nth(column) {
             Some('█') => true,
-            Some('▀') => row % 2 == 0,
+            Some('▀') => row.is_multiple_of(2),
             Some('▄') => row % 2 == 1,
             _ => false,
         };
