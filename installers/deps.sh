@@ -8,16 +8,16 @@ set -eu
 # program or file that must exist : Debian package that has it
 build='gcc:gcc make:make /usr/include/stdio.h:libc6-dev'
 tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux setpriv:util-linux cmake:cmake tclsh:tcl perl:perl
-    dpkg-source:dpkg-dev patch:patch xz:xz-utils dbus-daemon:dbus /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
+    dpkg-source:dpkg-dev patch:patch xz:xz-utils dbus-daemon:dbus-daemon /usr/include/zlib.h:zlib1g-dev /usr/include/boost/version.hpp:libboost-dev
     /etc/ssl/certs/ca-certificates.crt:ca-certificates
-    /usr/lib/python3/dist-packages/dbusmock/__init__.py:python3-dbusmock'
+    /usr/lib/python3/dist-packages/dbusmock/__init__.py:python3-dbusmock
+    gnome-keyring-daemon:gnome-keyring dbus-run-session:dbus-daemon secret-tool:libsecret-tools'
 # What the tray app and the window are built of and tested with.
 desktop='/usr/include/webkitgtk-4.1/webkit2/webkit2.h:libwebkit2gtk-4.1-dev
     /usr/include/libayatana-appindicator3-0.1/libayatana-appindicator/app-indicator.h:libayatana-appindicator3-dev
     /usr/include/librsvg-2.0/librsvg/rsvg.h:librsvg2-dev /usr/include/dbus-1.0/dbus/dbus.h:libdbus-1-dev
-    /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus dbus-launch:dbus-x11
-    xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin npm:npm chromium:chromium
-    gnome-keyring-daemon:gnome-keyring secret-tool:libsecret-tools'
+    /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus-daemon dbus-launch:dbus-x11
+    xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin npm:npm chromium:chromium'
 package='dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev strip:binutils'
 [ $# -gt 0 ] || set -- build tests
 

@@ -16,6 +16,7 @@ pub fn options() -> Options {
         // Two people may be at one PC: the second one's node listens elsewhere, and others learn its port.
         listen: None,
         discovery: true,
+        desktop: true,
         web: None,
         serve: None,
         local_slots: None,

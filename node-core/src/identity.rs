@@ -88,7 +88,24 @@ impl Identity {
         load(&path)
     }
 
-    fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, String> {
+    /// A new key that lies nowhere yet.
+    pub fn ephemeral() -> Result<Self, IdentityError> {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+            .map_err(|_| IdentityError::Crypto("no randomness".to_owned()))?;
+        Self::from_pkcs8(pkcs8.as_ref().to_vec()).map_err(IdentityError::Crypto)
+    }
+
+    /// The key in a file, if only its owner can read it.
+    pub(crate) fn load(path: &Path) -> Result<Self, IdentityError> {
+        load(path)
+    }
+
+    /// As it is kept.
+    pub(crate) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    pub(crate) fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, String> {
         let key = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|e| e.to_string())?;
         let der = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
         let signer = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519);

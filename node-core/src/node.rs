@@ -11,7 +11,7 @@ use crate::core::{Core, Event, Parts, Settings};
 use crate::dialler::Dials;
 use crate::dirs::Dirs;
 use crate::discovery::Discovery;
-use crate::identity::Identity;
+use crate::keys;
 use crate::membership::Membership;
 use crate::remembered::Remembered;
 use crate::transport::link;
@@ -31,6 +31,8 @@ pub struct Options {
     pub local_compiles: Option<u32>,
     /// Name for others.
     pub name: Option<String>,
+    /// Part of the tray app: there is a window, and the key belongs into the desktop's keyring.
+    pub desktop: bool,
     /// Never use /dev/fuse.
     pub no_fuse: bool,
     /// Bytes of one submitter's mirror.
@@ -83,8 +85,13 @@ async fn start(
     told: Option<oneshot::Receiver<()>>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), String> {
-    let identity = Arc::new(Identity::load_or_create(&dirs.state).map_err(|e| e.to_string())?);
-    let membership = Arc::new(Membership::open(identity, &dirs.state).map_err(|e| e.to_string())?);
+    let want_keyring = options.desktop || std::env::var_os("POTLUCK_KEYRING").is_some_and(|value| value == "1");
+    let keys::Opened { identity, place, later } = keys::open(&dirs.state, want_keyring).map_err(|e| e.to_string())?;
+    let membership = match &later {
+        None => Membership::open(identity, &dirs.state),
+        Some(_) => Membership::open_locked(identity, &dirs.state),
+    };
+    let membership = Arc::new(membership.map_err(|e| e.to_string())?);
     let socket_path = dirs.socket();
     let socket = crate::ipc::listen(&socket_path)?;
     let taken = crate::ipc::Taken::beside(&socket_path)?;
@@ -98,6 +105,7 @@ async fn start(
         local_slots,
         local_compiles: options.local_compiles.unwrap_or(local_slots),
         allow_fuse: !options.no_fuse,
+        desktop: options.desktop,
         quota_bytes: options.quota_bytes,
         listen,
         discovery: options.discovery,
@@ -157,7 +165,16 @@ async fn start(
         let _ = events.send(Event::Received(crate::received::look(&mirrors)));
     });
     let parts = Parts { dial: dials, addresses: stored, remembered, sharing };
-    let core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
+    let mut core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
+    core.key_lies(place);
+    if let Some(mut later) = later {
+        let events = events_tx.clone();
+        tokio::spawn(async move {
+            if let Some(identity) = later.recv().await {
+                let _ = events.send(Event::Unlocked(identity));
+            }
+        });
+    }
     if let Some(address) = options.web {
         let at = core.web.start(Some(address)).await?;
         println!("the window is at http://{at}; potluck ui opens it");

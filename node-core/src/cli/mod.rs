@@ -303,6 +303,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
                 local_slots,
                 local_compiles,
                 name,
+                desktop: false,
                 no_fuse,
                 quota_bytes,
                 web,

@@ -62,6 +62,8 @@ pub struct Settings {
     pub local_compiles: u32,
     /// Use /dev/fuse if it is there.
     pub allow_fuse: bool,
+    /// Part of the tray app.
+    pub desktop: bool,
     /// Bytes of one submitter's mirror.
     pub quota_bytes: u64,
     /// Address that peers are told.

@@ -79,7 +79,7 @@ impl Core {
             name: self.settings.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cores: cores(),
-            headless: true,
+            headless: !self.settings.desktop,
             role: self.sharing.shared.values.role,
             // The wall clock may be corrected by a little: whole seconds stay the same.
             started_ms: (self.started_ms() + 500) / 1000 * 1000,

@@ -285,6 +285,7 @@ impl Core {
             "bytes": {"up": self.totals.bytes_up, "down": self.totals.bytes_down},
             "tree": self.tree.counts,
             "packing": self.compilers.is_packing(),
+            "key": self.team.key,
             "problems": self.problem_status(),
         })
     }
