@@ -62,6 +62,7 @@ impl Core {
             notify: NotifySettings { finished: true, finished_after_s: 30, joins: true, problems: true },
             addresses: self.addresses.clone(),
             scenes: Vec::new(),
+            open: None,
         }
     }
 
