@@ -12,7 +12,7 @@ tests='g++:g++ clang:clang ip:iproute2 mkfs.ext4:e2fsprogs nsenter:util-linux se
 desktop='/usr/include/webkitgtk-4.1/webkit2/webkit2.h:libwebkit2gtk-4.1-dev
     /usr/include/libayatana-appindicator3-0.1/libayatana-appindicator/app-indicator.h:libayatana-appindicator3-dev
     /usr/include/librsvg-2.0/librsvg/rsvg.h:librsvg2-dev /usr/include/dbus-1.0/dbus/dbus.h:libdbus-1-dev
-    /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus dbus-launch:dbus-x11
+    /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus-daemon dbus-launch:dbus-x11
     xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin'
 case ${1:-all} in
 build) tests= desktop= ;;

@@ -12,8 +12,13 @@ use crate::node::{self, Options};
 
 /// A node as the tray app runs it: what a person wants of it is in its settings, and not in arguments.
 pub fn options() -> Options {
+    let mut listen = SocketAddr::from(([0, 0, 0, 0], 10555));
+    // Two people may be at one PC: the second one's node listens elsewhere. Teams learn addresses with ports.
+    if TcpListener::bind(listen).is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse) {
+        listen.set_port(0);
+    }
     Options {
-        listen: SocketAddr::from(([0, 0, 0, 0], 10555)),
+        listen,
         serve: None,
         local_slots: None,
         local_compiles: None,
@@ -48,11 +53,7 @@ impl Handle {
 }
 
 /// Starts a node and waits until it listens. The error is a sentence for the user.
-pub fn start_embedded(mut options: Options) -> Result<Handle, String> {
-    // Two people may be at one PC: the second one's node listens elsewhere. Teams learn addresses with ports.
-    if TcpListener::bind(options.listen).is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse) {
-        options.listen.set_port(0);
-    }
+pub fn start_embedded(options: Options) -> Result<Handle, String> {
     let (quit, told) = oneshot::channel();
     let (tx, ended) = mpsc::channel();
     let (ready_tx, ready) = mpsc::channel::<SocketAddr>();
