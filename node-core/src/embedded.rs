@@ -24,6 +24,7 @@ pub fn options() -> Options {
         name: None,
         no_fuse: false,
         quota_bytes: potluck_model::limits::MIRROR_QUOTA_BYTES,
+        web: None,
     }
 }
 

@@ -56,7 +56,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, String> {
 /// The view of the window for joining with `link`, which is a stranger's text: everything but letters and digits is
 /// encoded.
 pub fn join_view(link: &str) -> String {
-    let mut view = "welcome/join/".to_owned();
+    let mut view = "welcome/team/".to_owned();
     for byte in link.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => view.push(byte.into()),
@@ -86,6 +86,6 @@ mod tests {
 
     #[test]
     fn a_link_cannot_lead_anywhere_else() {
-        assert_eq!(join_view("pool:join?a=1&b=/../x#y"), "welcome/join/pool%3Ajoin%3Fa%3D1%26b%3D%2F..%2Fx%23y");
+        assert_eq!(join_view("pool:join?a=1&b=/../x#y"), "welcome/team/pool%3Ajoin%3Fa%3D1%26b%3D%2F..%2Fx%23y");
     }
 }

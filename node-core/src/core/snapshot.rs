@@ -65,6 +65,7 @@ impl Core {
             notify: self.sharing.shared.values.notify.clone(),
             addresses: self.addresses.clone(),
             scenes: Vec::new(),
+            open: None,
         }
     }
 

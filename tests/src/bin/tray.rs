@@ -6,10 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use potluck_node::client;
+use potluck_node::dirs::Dirs;
 use potluck_tests::desktop::display::Display;
 use potluck_tests::desktop::tray::{Panel, TrayItem};
 use potluck_tests::desktop::{Bus, Program};
 use potluck_tests::node::family;
+use potluck_tests::person::{Person, is_root};
 use potluck_tests::wait::wait_until;
 use potluck_tests::{Context, Outcome, Trouble};
 
@@ -25,6 +28,9 @@ struct Args {
     /// Let it idle in the tray for so long and measure it
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
+    /// Only ask the node of this environment
+    #[arg(long, hide = true)]
+    call: Option<String>,
 }
 
 /// Starting a page takes seconds on a machine that builds something else.
@@ -34,13 +40,25 @@ const QUIT: Duration = Duration::from_secs(3);
 const TITLE: &str = "Potluck";
 
 fn main() {
-    match test(&Args::parse()) {
+    let args = Args::parse();
+    if let Some(json) = &args.call {
+        let answer = client::call(&Dirs::from_env().socket(), json);
+        return println!("{}", answer.unwrap_or_else(|e| e.to_string()));
+    }
+    match test(&args) {
         Ok(sentence) => println!("tray: ok: {sentence}"),
         Err(e) => {
             println!("tray: FAILED: {e}");
             std::process::exit(1);
         }
     }
+}
+
+/// Whoever sits at this desktop: an ordinary user, also where the test is root, because a root's node lends nothing. A
+/// session bus serves only users whom the system knows.
+fn person() -> Person {
+    const NOBODY: u32 = 65_534;
+    if is_root() { Person { uid: NOBODY, gid: NOBODY } } else { Person::submitter() }
 }
 
 /// One person's folders, display and, perhaps, session bus.
@@ -53,9 +71,12 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn new(display: Option<&'a Display>, bus: Option<&'a Bus>) -> Outcome<Self> {
         let dir = tempfile::tempdir()?;
-        std::fs::create_dir_all(dir.path().join("run"))?;
+        let run = dir.path().join("run");
+        std::fs::create_dir_all(&run)?;
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(dir.path().join("run"), std::fs::Permissions::from_mode(0o700))?;
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700))?;
+        person().own(dir.path())?;
+        person().own(&run)?;
         Ok(Self { dir, display, bus })
     }
 
@@ -68,6 +89,7 @@ impl<'a> Stage<'a> {
         }
         let at = |name: &str| self.dir.path().join(name);
         let mut command = Command::new(own);
+        person().adopt(&mut command);
         command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.dir.path()).env("LANG", "C.UTF-8").env("GDK_BACKEND", "x11").env("NO_AT_BRIDGE", "1");
         command.env("XDG_CONFIG_HOME", at("config")).env("XDG_STATE_HOME", at("state"));
@@ -132,7 +154,7 @@ fn no_page_left(app: u32) -> Outcome<()> {
 
 fn menu_and_window(args: &Args, display: &Display) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
-    let bus = Bus::start(dir.path())?;
+    let bus = Bus::start(person(), dir.path())?;
     let panel = Panel::start(&bus)?;
     let stage = Stage::new(Some(display), Some(&bus))?;
     let demo = args.demo.then(|| stage.demo()).transpose()?;
@@ -210,10 +232,10 @@ fn share_and_pause(stage: &Stage<'_>, item: &TrayItem) -> Outcome<()> {
     Ok(())
 }
 
+/// Asks the app's node. A node answers only its own user, so this program asks as that one.
 fn call(stage: &Stage<'_>, json: &str) -> Outcome<serde_json::Value> {
-    let socket = stage.dir.path().join("run/potluck/node.sock");
-    let answer = potluck_node::client::call(&socket, json).map_err(|e| Trouble::new(e.to_string()))?;
-    Ok(serde_json::from_str(&answer)?)
+    let output = stage.command("tray", &["--call", json])?.output()?;
+    serde_json::from_slice(&output.stdout).context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 fn window(args: &Args, display: &Display, stage: &Stage<'_>, item: &TrayItem, app: u32) -> Outcome<()> {
@@ -266,7 +288,7 @@ fn node_that_ends(stage: &Stage<'_>, item: &TrayItem, demo: Program) -> Outcome<
 
 fn no_tray_area(display: &Display) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
-    let bus = Bus::start(dir.path())?;
+    let bus = Bus::start(person(), dir.path())?;
     let stage = Stage::new(Some(display), Some(&bus))?;
     let app = stage.app(&[])?;
     display.window(TITLE, PATIENCE)?;
@@ -323,7 +345,7 @@ fn no_display() -> Outcome<()> {
 /// Memory and CPU of the app in the tray, nobody there.
 fn idle(display: &Display, demo: bool, time: Duration) -> Outcome<String> {
     let dir = tempfile::tempdir()?;
-    let bus = Bus::start(dir.path())?;
+    let bus = Bus::start(person(), dir.path())?;
     let panel = Panel::start(&bus)?;
     let stage = Stage::new(Some(display), Some(&bus))?;
     let _demo = demo.then(|| stage.demo()).transpose()?;

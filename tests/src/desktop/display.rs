@@ -18,10 +18,11 @@ pub struct Display {
 }
 
 impl Display {
-    /// Starts one. It is not reset when its last client leaves: the idle counter would be, too.
+    /// Starts one, for every user of this machine. It is not reset when its last client leaves: the idle counter would
+    /// be, too.
     pub fn start() -> Outcome<Self> {
         let mut command = Command::new("Xvfb");
-        command.args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp", "-noreset"]);
+        command.args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp", "-noreset", "-ac"]);
         let (server, number) = Program::start_and_hear("Xvfb", command.stderr(Stdio::null()))?;
         let number = number.parse().context(|| format!("Xvfb said {number:?} instead of a display"))?;
         Ok(Self { _server: server, number })

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::person::Person;
 use crate::wait::wait_until;
 use crate::{Context, Outcome, Trouble};
 
@@ -83,17 +84,19 @@ pub struct Bus {
 const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>session</type><listen>unix:tmpdir=/tmp</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
+<policy context="default"><allow user="*"/><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
 </busconfig>
 "#;
 
 impl Bus {
-    /// Starts one; its configuration goes to `dir`.
-    pub fn start(dir: &Path) -> Outcome<Self> {
+    /// Starts one of `person`, whom it serves besides root; its configuration goes to `dir`.
+    pub fn start(person: Person, dir: &Path) -> Outcome<Self> {
         let config = dir.join("bus.conf");
         std::fs::write(&config, BUS).context(|| format!("writing {}", config.display()))?;
         let mut command = Command::new("dbus-daemon");
         command.arg("--config-file").arg(&config).args(["--nofork", "--print-address=1"]).stderr(Stdio::null());
+        person.adopt(&mut command);
+        person.own(dir)?;
         let (daemon, address) = Program::start_and_hear("dbus-daemon", &mut command)?;
         Ok(Self { _daemon: daemon, address })
     }

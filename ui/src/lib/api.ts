@@ -830,6 +830,19 @@ joins: boolean,
 problems: boolean, };
 
 /**
+ * A view that the window shall show.
+ */
+export type OpenRequest = { 
+/**
+ * Another one for each request: whoever has seen it does not open it again.
+ */
+id: number, 
+/**
+ * As in [`FixAction::View`].
+ */
+view: string, };
+
+/**
  * How long a pause lasts.
  */
 export type Pause = { "for": number } | "tomorrow" | "open" | "finish";
@@ -1264,7 +1277,11 @@ addresses: Array<string>,
 /**
  * Only of a simulated node: states that can be raised.
  */
-scenes: Array<string>, };
+scenes: Array<string>, 
+/**
+ * The last view that somebody asked for outside the window: the button of a notification.
+ */
+open: OpenRequest | null, };
 
 /**
  * How far a toolchain is on one machine.
