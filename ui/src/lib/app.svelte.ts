@@ -165,6 +165,11 @@ class App {
     if (toast) this.toastTimer = setTimeout(() => (this.toast = null), UNDO_MS);
   }
 
+  /** Tells screen readers of a change of state, through the one live region. */
+  speak(matter: string, text: string): void {
+    this.announcer.say(matter, text);
+  }
+
   say(text: string): void {
     this.show({ text, hint: '', bad: false, undo: null });
     this.announcer.say('toast', text);
