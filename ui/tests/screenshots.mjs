@@ -33,6 +33,20 @@ try {
       await page.getByRole('button', { name: 'Make an invitation' }).click();
       await page.getByRole('img', { name: /QR/ }).waitFor();
       await shoot(page, at('settings-team-invitation'));
+      const report = (await views(page)).find((view) => view.endsWith('/timeline'));
+      await go(page, report);
+      await page.getByRole('img', { name: /Timeline/ }).focus();
+      for (const key of ['+', '+', '+', '+', 'ArrowDown', 'Enter']) await page.keyboard.press(key);
+      await shoot(page, at('report-timeline-job'));
+      await go(page, 'toolchains');
+      await page.getByTestId('sync-all').click();
+      await page.waitForTimeout(1500);
+      await shoot(page, at('toolchains-sending'));
+      await raise(page, 'hostile-names');
+      for (const view of ['overview', 'machines', 'settings/team']) {
+        await go(page, view);
+        await shoot(page, at('hostile-' + view.replaceAll('/', '-')));
+      }
       await raise(page, 'donor', 'helping');
       for (const view of ['overview', 'settings/sharing', 'help']) {
         await go(page, view);

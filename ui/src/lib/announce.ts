@@ -6,6 +6,7 @@ export const QUIET_MS = 5000;
 export class Announcer {
   private queue = new Map<string, string>();
   private last = -Infinity;
+  private said = '';
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
@@ -15,9 +16,16 @@ export class Announcer {
 
   /** `matter` is what it is about: a newer sentence about the same takes the older one's place. */
   say(matter: string, text: string): void {
-    if (text === '') return;
+    // The same words again would not be heard: nothing on the page changes.
+    if (text === '' || [...this.queue.values()].includes(text)) return;
+    if (text === this.said && this.queue.size === 0) return;
     this.queue.set(matter, text);
     this.next();
+  }
+
+  /** What was not said yet is not true any more. */
+  forget(matter: string): void {
+    this.queue.delete(matter);
   }
 
   private next(): void {
@@ -34,6 +42,7 @@ export class Announcer {
     }
     this.queue.delete(first[0]);
     this.last = this.clock();
+    this.said = first[1];
     this.out(first[1]);
     this.next();
   }

@@ -98,10 +98,13 @@ class App {
   private announce(before: Snapshot | null, now: Snapshot): void {
     if (!before) return;
     const state = (s: Snapshot) => JSON.stringify([s.share.state.is, 'reason' in s.share.state ? s.share.state.reason : '']);
-    if (state(before) !== state(now)) this.announcer.say('share', now.share.sentence);
     for (const problem of now.problems) {
       if (!before.problems.some((p) => p.code === problem.code)) this.announcer.say('problem ' + problem.code, problem.headline);
     }
+    for (const problem of before.problems) {
+      if (!now.problems.some((p) => p.code === problem.code)) this.announcer.forget('problem ' + problem.code);
+    }
+    if (state(before) !== state(now)) this.announcer.say('share', now.share.sentence);
     for (const build of now.builds.slice(0, 3)) {
       const line = before.building.find((b) => b.id === build.id);
       if (line && build.end !== 'running' && !now.building.some((b) => b.id === build.id)) {
@@ -160,6 +163,11 @@ class App {
     clearTimeout(this.toastTimer);
     this.toast = toast;
     if (toast) this.toastTimer = setTimeout(() => (this.toast = null), UNDO_MS);
+  }
+
+  /** Tells screen readers of a change of state, through the one live region. */
+  speak(matter: string, text: string): void {
+    this.announcer.say(matter, text);
   }
 
   say(text: string): void {

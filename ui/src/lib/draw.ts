@@ -265,7 +265,7 @@ function drawLane(
     if (w >= 14 && s.colour === 'kind') {
       ctx.fillStyle = tokens.bar;
       ctx.font = `600 12px ${tokens.font}`;
-      const label = w >= 60 ? `${LETTERS[kind]}  ${shorten(s.files[job]?.split('/').pop() ?? '', Math.floor((w - 28) / 7))}` : LETTERS[kind]!;
+      const label = w >= 90 ? `${LETTERS[kind]}  ${shorten(s.files[job]?.split('/').pop() ?? '', Math.floor((w - 28) / 7))}` : LETTERS[kind]!;
       // A plain ground under the letters: patterns must not disturb them.
       const wide = Math.min(w - 4, ctx.measureText(label).width + 4);
       ctx.save();

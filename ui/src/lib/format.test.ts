@@ -51,6 +51,9 @@ describe('names of others', () => {
     expect(peer('a\u202eb\u0000c')).toBe('abc');
     expect(peer('<b>x</b>')).toBe('<b>x</b>');
     expect(peer('x'.repeat(100))).toHaveLength(64);
+    expect([...peer('\u{1f41f}'.repeat(100))]).toHaveLength(64);
+    expect(peer('\u{1f41f}'.repeat(100)).isWellFormed()).toBe(true);
+    expect(peer('a' + '\u0301'.repeat(50))).toBe('a\u0301\u0301');
     expect(peer(' \u200b ')).toBe('?');
   });
   it('long paths keep their end', () => {

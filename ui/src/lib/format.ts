@@ -100,10 +100,11 @@ export function usual(builds: BuildRow[], name: string, most = 20): { half: numb
   return took.length < 3 ? null : { half: percentile(took, 50), most: percentile(took, 90), builds: took.length };
 }
 
-/** A name from another computer: text without control and direction characters, at most 64 characters. */
+/** A name from another computer: text without control and direction characters and without towers of accents, at most 64 characters. */
 export function peer(name: string): string {
   const clean = name.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, '').trim();
-  return clean.length > 64 ? clean.slice(0, 63) + '…' : clean || '?';
+  const flat = [...clean.replace(/(\p{M}{2})\p{M}+/gu, '$1')];
+  return flat.length > 64 ? flat.slice(0, 63).join('') + '…' : flat.join('') || '?';
 }
 
 /** A long path with its middle left out: the ends say most. */

@@ -6,6 +6,9 @@ import type { Call } from './api';
 import { backoff, refusalOf, type Client, type End, type Status } from './client';
 import { w } from './words';
 
+/** How long the last value of a stream may be later than its end, milliseconds. */
+const GRACE_MS = 500;
+
 /** True in a window of the tray app. */
 export const inApp = (): boolean => '__TAURI_INTERNALS__' in window;
 
@@ -14,6 +17,7 @@ export class TauriClient implements Client {
   status: Status = 'connecting';
   private changed: (status: Status) => void = () => {};
   private attempt = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
 
   start(changed: (status: Status) => void): void {
     this.changed = changed;
@@ -31,10 +35,14 @@ export class TauriClient implements Client {
     }
   }
 
+  /** The node does not answer: one attempt after the other, never two at a time. */
   private lost(): void {
-    if (this.status === 'lost' && this.attempt === 0) return;
-    this.set('lost');
-    setTimeout(() => void this.look(), backoff(this.attempt++));
+    if (this.timer !== undefined) return;
+    if (this.status !== 'lost') this.set('lost');
+    this.timer = setTimeout(() => {
+      this.timer = undefined;
+      void this.look();
+    }, backoff(this.attempt++));
   }
 
   async call<T>(call: Call): Promise<T> {
@@ -65,20 +73,30 @@ export class TauriClient implements Client {
       if (refusal) end(refusal);
       else onValue(value as T);
     };
+    // The command answers when the stream is over. A watch is never over by itself: then the node is gone.
+    const gone = () => {
+      end(new Error(w.app.lost));
+      this.lost();
+    };
     invoke('watch', { json: JSON.stringify(call), channel })
       .then(() => {
-        // The command may answer as soon as the stream runs, or when it is over; only the watch never ends by itself.
-        if (call.call !== 'watch') queueMicrotask(() => end(null));
+        if (over) return;
+        if (call.call === 'watch') gone();
+        // Values come on another way than this answer: the last one may still be on it.
+        else setTimeout(() => end(null), GRACE_MS);
       })
       .catch((error: unknown) => {
-        end(new Error(typeof error === 'string' && error ? error : w.app.lost));
-        if (call.call === 'watch') this.lost();
+        if (over) return;
+        if (call.call === 'watch') gone();
+        else end(new Error(typeof error === 'string' && error ? error : w.app.lost));
       });
     return () => (over = true);
   }
 
   async startNode(): Promise<void> {
     await invoke('start_node');
+    clearTimeout(this.timer);
+    this.timer = undefined;
     this.attempt = 0;
     await this.look();
   }

@@ -81,7 +81,8 @@ export function bridge() {
                 resolve(null);
               }
             },
-            () => reject('gone'),
+            // As the app does it: what ends, ends without an error.
+            () => resolve(null),
           ).catch(reject);
         });
       }
