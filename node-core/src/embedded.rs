@@ -24,7 +24,6 @@ pub fn options() -> Options {
         name: None,
         no_fuse: false,
         quota_bytes: potluck_model::limits::MIRROR_QUOTA_BYTES,
-        web: None,
     }
 }
 

@@ -65,7 +65,6 @@ impl Core {
             notify: self.sharing.shared.values.notify.clone(),
             addresses: self.addresses.clone(),
             scenes: Vec::new(),
-            open: None,
         }
     }
 
