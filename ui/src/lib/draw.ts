@@ -2,6 +2,7 @@
 
 import { axisLabel, axisStep, eachBar, mean, type Bars, type Level, type Row, type View } from './timeline';
 import { shorten } from './format';
+import { w } from './words';
 
 export const LANE = 18;
 export const HEAD = 24;
@@ -114,10 +115,10 @@ function patterns(ctx: CanvasRenderingContext2D, tokens: Tokens): Patterns {
 
 export function draw(canvas: HTMLCanvasElement, s: Scene, tokens: Tokens): void {
   const ratio = Math.min(3, window.devicePixelRatio || 1);
-  const [w, h] = [Math.round(s.width * ratio), Math.round(s.height * ratio)];
-  if (canvas.width !== w || canvas.height !== h) {
-    canvas.width = w;
-    canvas.height = h;
+  const [wide, tall] = [Math.round(s.width * ratio), Math.round(s.height * ratio)];
+  if (canvas.width !== wide || canvas.height !== tall) {
+    canvas.width = wide;
+    canvas.height = tall;
   }
   const ctx = canvas.getContext('2d');
   if (!ctx) return;
@@ -150,8 +151,8 @@ function drawTop(ctx: CanvasRenderingContext2D, s: Scene, tokens: Tokens, plot: 
     ctx.fillRect(x, 0, 1, 22);
     ctx.fillStyle = tokens.muted;
   }
-  ctx.fillText('cores', 8, 22 + 18);
-  ctx.fillText('waiting', 8, 22 + 36 + 13);
+  ctx.fillText(w.timeline.cores, 8, 22 + 18);
+  ctx.fillText(w.kinds.waiting, 8, 22 + 36 + 13);
   const most = Math.max(1, s.remote.max + s.local.max);
   const queue = Math.max(1, s.waiting.max);
   for (let x = 0; x < plot; x += 2) {
@@ -214,7 +215,7 @@ function drawBand(ctx: CanvasRenderingContext2D, s: Scene, tokens: Tokens, row: 
   ctx.fillStyle = tokens.muted;
   ctx.font = `12px ${tokens.font}`;
   ctx.textAlign = 'left';
-  ctx.fillText(`up to ${of.max}`, 20, y + LANE);
+  ctx.fillText(w.timeline.upTo(of.max), 20, y + LANE);
 }
 
 function drawLane(
