@@ -18,7 +18,15 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("POTLUCK_CXX", "The same for g++, c++ and clang++."),
     ("POTLUCK_PATH", "Directories to look for compilers in, instead of PATH."),
     ("POTLUCK_PATIENCE_MS", "How long the node may be silent before the compiler runs here; 250 if not set."),
+    ("POTLUCK_BUILD_NAME", "Name of the build that this compile belongs to, instead of the project's folder."),
+    ("POTLUCK_BUILD_ID", "The build that this compile belongs to; potluck run sets it."),
     ("POTLUCK_SOCKET", "The node's socket."),
+    ("POTLUCK_CONFIG", "The settings' file, instead of $XDG_CONFIG_HOME/potluck/config.toml; read when a node starts."),
+    (
+        "POTLUCK_KEYRING",
+        "1: keep this PC's key in the desktop's keyring also without a window; read when a node starts.",
+    ),
+    ("POTLUCK_UI_DIR", "Folder of the window's files for potluck ui; read when a node starts."),
     ("POTLUCK_PEERS", "Addresses of other nodes, separated by commas or spaces; read when a node starts."),
     ("POTLUCK_LOG", "debug: the node's log has details."),
 ];
@@ -245,7 +253,8 @@ mod tests {
     #[test]
     fn every_variable_that_is_read_is_in_the_page_and_no_other() {
         // Between Potluck's own programs, and for development.
-        const OWN: &[&str] = &["POTLUCK_LEVEL", "POTLUCK_NODE_BIN", "POTLUCK_RUNNER"];
+        const OWN: &[&str] =
+            &["POTLUCK_LEVEL", "POTLUCK_NODE_BIN", "POTLUCK_POWER_SUPPLY", "POTLUCK_PROC", "POTLUCK_RUNNER"];
         let mut read = read_in_sources();
         read.retain(|name| !OWN.contains(&name.as_str()));
         let told: BTreeSet<String> = ENVIRONMENT.iter().map(|(name, _)| (*name).to_owned()).collect();

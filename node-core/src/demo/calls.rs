@@ -391,9 +391,14 @@ impl World {
         let local: Vec<Value> = report
             .reasons
             .iter()
-            .map(|r| json!({"reason": r.code, "count": r.jobs, "text": r.text, "avoidable": r.avoidable}))
+            .map(|r| {
+                json!({"reason": r.code, "count": r.jobs, "text": r.text, "avoidable": r.avoidable, "time_ms": r.time_ms})
+            })
             .collect();
-        Ok(json!({"total": report.jobs, "remote": report.build.counts.remote, "local": local}))
+        Ok(json!({
+            "schema": 1, "total": report.jobs, "remote": report.build.counts.remote, "failed": report.build.counts.failed,
+            "repeated": report.repeated, "local": local, "example": null, "build": report.build,
+        }))
     }
 
     // For the command line, in the shape that a real node answers.

@@ -204,7 +204,7 @@ keepers: Array<string>,
 /**
  * Days without a keeper, at least 14.
  */
-unseen_days: number, } | { "call": "team_leave" } | { "call": "team_list" } | { "call": "peers_add", 
+unseen_days: number, } | { "call": "team_leave" } | { "call": "team_abandon" } | { "call": "team_list" } | { "call": "peers_add", 
 /**
  * `host:port`.
  */
@@ -535,11 +535,11 @@ machines: Array<string>,
  */
 reasons: Array<string>, 
 /**
- * Start, milliseconds after the build's.
+ * Start, milliseconds after the build's: when it got a core. Finding out and waiting come before it.
  */
 start_ms: Array<number>, 
 /**
- * Duration.
+ * From there to its end: travel, compile, finish.
  */
 took_ms: Array<number>, 
 /**
