@@ -5,16 +5,20 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help install-deps build package demo test check identity bench faults attacks peers tray-test clean-root clean-lab
+.PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test
+.PHONY: screenshots clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
-	@echo 'make test      format, lints, all tests, identity with 120 files (under 30 minutes)'
+	@echo 'make test      format, lints, all tests, identity with 120 files (under 45 minutes)'
 	@echo 'make identity  every file of six projects, gcc and clang, all modes, header fuzzing'
 	@echo 'make bench     what a submitter pays for each compile'
 	@echo 'make faults    kills, stops, cut cables, full disks, bad input'
 	@echo 'make attacks   jobs and peers that try to break out'
 	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
+	@echo 'make reclaim   how soon a PC is its owner'\''s again, and what its owner feels of foreign jobs (needs root)'
+	@echo 'make ui-test   the window in a real browser against a simulated node'
+	@echo 'make screenshots  every view, light and dark, into ui/screenshots'
 	@echo 'make tray-test the tray app on a display and a session bus of its own'
 	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
 	@echo 'make build     the programs, in $(LAB)'
@@ -22,6 +26,13 @@ help:
 
 install-deps:
 	@installers/deps.sh
+
+install-desktop:
+	@installers/deps.sh build tests desktop
+
+# The page that window and browser show.
+ui:
+	@installers/ui.sh run --silent build
 
 build:
 	@installers/deps.sh build
@@ -31,7 +42,7 @@ build:
 TRAY = $(and $(wildcard src-tauri/Cargo.toml),$(if $(filter node,$(ARGS)),,yes))
 package: build
 	@installers/deps.sh package
-	$(if $(TRAY),cd ui && npm ci --silent && npm run --silent build)
+	$(if $(TRAY),installers/deps.sh desktop && installers/ui.sh run --silent build)
 	$(if $(TRAY),$(CARGO) build --release --locked -p potluck-tray)
 	@installers/package.sh $(or $(ARGS),$(if $(TRAY),,--only node))
 	@installers/check-package.sh
@@ -40,15 +51,19 @@ demo: install-deps build
 	@$(LAB)/demo
 
 test: check
+	@installers/ui.sh run --silent check
+	@installers/ui.sh test
 	$(CARGO) build --release --locked
 	$(CARGO) test --locked
+	$(MAKE) tray-test
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
 	# `make identity` runs everything, with a new seed each time.
 	$(LAB)/identity --files 120 --sample 1 --rotate --fuzz 20 --seed 7 --workloads zstd,git,curl,sqlite3,abseil
 
-check: install-deps
+check: install-desktop ui
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked -p potluck-tray -- -D warnings
 
 identity: install-deps build
 	$(LAB)/identity --fuzz 500
@@ -64,9 +79,22 @@ attacks: install-deps build
 
 peers: install-deps build
 	$(LAB)/peers
+
+# Nodes that look at a screen: the tray app's part of the node.
+reclaim: install-desktop
+	$(CARGO) build --release --locked --features potluck-node/desktop
+	$(LAB)/reclaim $(ARGS)
+
+ui-test: install-desktop build ui
+	@installers/ui.sh run --silent check
+	@installers/ui.sh test
+	@POTLUCK_BIN=$(abspath $(LAB)) installers/ui.sh run --silent e2e -- $(ARGS)
+
+screenshots: install-desktop build ui
+	@POTLUCK_BIN=$(abspath $(LAB)) installers/ui.sh run --silent screenshots -- $(ARGS)
+
 # The debug build: what is tested is what the app does, and an optimised one takes half an hour.
-tray-test:
-	@installers/deps.sh desktop
+tray-test: install-desktop ui
 	@icons/render.sh --check
 	$(CARGO) build --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
 	$(or $(CARGO_TARGET_DIR),target)/debug/tray $(ARGS)
