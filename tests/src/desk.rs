@@ -92,14 +92,14 @@ impl Login {
         let mut said = String::new();
         BufReader::new(bus.stdout.take().expect("a pipe")).read_line(&mut said)?;
         let address = format!("unix:path={}", socket.display());
-        let logind = Command::new("python3")
+        let logind = Command::new("/usr/bin/python3")
             .args(["-m", "dbusmock", "--system", "--template", "logind"])
             .env("DBUS_SYSTEM_BUS_ADDRESS", &address)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .context(|| "starting python3 -m dbusmock".into())?;
+            .context(|| "starting /usr/bin/python3 -m dbusmock".into())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let connect = async { zbus::connection::Builder::address(address.as_str())?.build().await };
         let connection = runtime.block_on(connect).context(|| "connecting with the bus".into())?;

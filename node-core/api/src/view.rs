@@ -267,7 +267,7 @@ views! {
     struct ShareSettings {
         /// Which preset.
         pub preset: Preset,
-        /// Seconds without input that count as away; 60 to 3600.
+        /// Seconds without input that count as away; 1 to 3600, and the window offers minutes.
         pub away_after_s: u32,
         /// A locked screen counts as away after 5 s.
         pub away_when_locked: bool,

@@ -41,8 +41,8 @@ keys! {
     "share.preset", "\"away\", \"a-little\", \"dedicated\" or \"custom\"",
         |v, i| one_of(i, PRESETS).map(|preset| v.share.preset = preset),
         |v| value(name_of(v.share.preset, PRESETS));
-    "share.away_after", "a time from 1m to 60m, such as \"3m\"",
-        |v, i| seconds(i, 60, 3600).map(|s| v.share.away_after_s = s), |v| value(span(v.share.away_after_s));
+    "share.away_after", "a time from 1s to 60m, such as \"3m\"",
+        |v, i| seconds(i, 1, 3600).map(|s| v.share.away_after_s = s), |v| value(span(v.share.away_after_s));
     "share.away_when_locked", "true or false",
         |v, i| i.as_bool().map(|on| v.share.away_when_locked = on), |v| value(v.share.away_when_locked);
     "share.cores_away", "a number from 1 up, \"all\", or \"all-1\"",
