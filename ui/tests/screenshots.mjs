@@ -1,11 +1,13 @@
 // npm run screenshots [-- FOLDER]: every view in light and dark, for whoever wants to look at them.
-import { mkdirSync } from 'node:fs';
+// npm run screenshots -- --readme: the one picture that README.md shows.
+import { mkdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { chromium } from '@playwright/test';
 import { ask, go, raise, snapshot, views } from './e2e/fixtures.mjs';
 import { startNode, UI } from './e2e/node.mjs';
 
-const folder = resolve(process.argv[2] ?? join(UI, 'screenshots'));
+const readme = process.argv[2] === '--readme';
+const folder = resolve(readme ? UI : (process.argv[2] ?? join(UI, 'screenshots')));
 mkdirSync(folder, { recursive: true });
 const node = await startNode();
 const browser = await chromium.launch({ executablePath: process.env.POTLUCK_CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
@@ -16,14 +18,29 @@ async function shoot(page, name) {
   shots += 1;
 }
 
-try {
+/** A page that is let in, in some scenes. */
+async function open(theme, viewport, scenes) {
+  const context = await browser.newContext({ colorScheme: theme, viewport, reducedMotion: 'reduce' });
+  const page = await context.newPage();
+  await page.goto(await node.url());
+  await page.waitForFunction(() => document.querySelector('h1') && sessionStorage.getItem('potluck.session'));
+  await raise(page, ...scenes);
+  return page;
+}
+
+/** A build while it runs, some seconds after its start. */
+async function shootReadme() {
+  const page = await open('light', { width: 1100, height: 720 }, ['developer', 'clear', 'building']);
+  await go(page, 'overview');
+  await page.getByRole('heading', { name: 'Building now' }).waitFor();
+  await page.screenshot({ path: join(folder, 'overview.png') });
+  console.log(`overview.png: ${statSync(join(folder, 'overview.png')).size} bytes`);
+}
+
+async function shootAll() {
   for (const theme of ['light', 'dark']) {
     for (const [size, viewport] of [['', { width: 1100, height: 720 }], ['narrow-', { width: 360, height: 720 }]]) {
-      const context = await browser.newContext({ colorScheme: theme, viewport, reducedMotion: 'reduce' });
-      const page = await context.newPage();
-      await page.goto(await node.url());
-      await page.waitForFunction(() => document.querySelector('h1') && sessionStorage.getItem('potluck.session'));
-      await raise(page, 'developer', 'building', 'asking', 'N2', 'V1');
+      const page = await open(theme, viewport, ['developer', 'building', 'asking', 'N2', 'V1']);
       const at = (name) => `${theme}-${size}${name}`;
       for (const view of await views(page)) {
         await go(page, view);
@@ -69,10 +86,14 @@ try {
         await go(page, `welcome/${step}`);
         await shoot(page, at(`welcome-${5 + i}-${step}`));
       }
-      await context.close();
+      await page.context().close();
     }
   }
   console.log(`${shots} pictures in ${folder}`);
+}
+
+try {
+  await (readme ? shootReadme() : shootAll());
 } finally {
   await browser.close();
   await node.end();

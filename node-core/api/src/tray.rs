@@ -117,7 +117,7 @@ pub fn tray(node: NodeState<'_>, now_ms: u64, time_of_day: &dyn Fn(u64) -> (u8, 
 fn running(snapshot: &Snapshot, now_ms: u64, time_of_day: &dyn Fn(u64) -> (u8, u8)) -> Tray {
     let share = &snapshot.share;
     let builds = snapshot.this.role != Some(UserRole::Donor);
-    let mut entries = vec![text("status", short(&share.sentence, LABEL_CHARS))];
+    let mut entries = vec![text("status", short(&share.short, LABEL_CHARS))];
     let building = snapshot.building.first().filter(|_| builds);
     if let Some(line) = building {
         entries.push(item("build", build_line(line, now_ms), open(format!("builds/{}", line.id))));
@@ -161,7 +161,7 @@ fn name(snapshot: &Snapshot, problem: Option<&Problem>, building: Option<&BuildL
         (None, Icon::Building, Some(line)) => {
             format!("Potluck — building {}, {}", short(&line.name, NAME_CHARS), progress(line))
         }
-        _ => format!("Potluck — {}", short(&snapshot.share.sentence, LABEL_CHARS)),
+        _ => format!("Potluck — {}", short(&snapshot.share.short, LABEL_CHARS)),
     }
 }
 

@@ -121,8 +121,10 @@ views! {
         pub on: bool,
         /// State of UX 2.1.
         pub state: ShareState,
-        /// Status sentence: tray, window, command line.
+        /// Status sentence: window, command line.
         pub sentence: String,
+        /// The same in a few words: tray.
+        pub short: String,
         /// What will happen next: "It will lend 7 of 8 cores after 3 minutes without input."
         pub next: Option<String>,
         /// What the settings mean together.

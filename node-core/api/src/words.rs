@@ -1,6 +1,7 @@
 //! Every sentence that more than one surface shows, so that tray, window and command line say the same.
 
 pub mod problem;
+pub mod reason;
 pub mod share;
 
 /// "1 core", "2 cores".

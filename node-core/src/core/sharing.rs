@@ -305,6 +305,7 @@ impl Core {
         ShareView {
             on: shared.on,
             sentence: words::sentence(&state, &helping, &around),
+            short: words::short(&state, &around.clock),
             next: words::next(&state, &around),
             state,
             rule,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use potluck_api::build::{BuildEnd, BuildRow, Counts, ErrorRow, JobColumns, MachineRow, ReasonRow, Report};
+use potluck_api::words::reason::title;
 use potluck_model::reason::{Class, Reason};
 
 use super::random::Random;
@@ -279,7 +280,7 @@ impl Project {
 
 /// 0 for no reason, else here or only here.
 fn kind_of(code: &str) -> u8 {
-    match words::reason(code) {
+    match Reason::from_code(code) {
         None => 0,
         Some(Reason::RemoteErrorLocalError) => 3,
         Some(reason) if reason.class() == Class::Only => 2,
@@ -438,13 +439,14 @@ fn machine_row(place: &Place) -> MachineRow {
 }
 
 fn reason_row((code, (jobs, time_ms)): (&str, (u32, u64))) -> ReasonRow {
-    let reason = words::reason(code);
+    let reason = Reason::from_code(code);
+    let is_option = reason.as_ref().is_some_and(|r| r.class() == Class::Flag);
     ReasonRow {
         code: code.to_owned(),
-        title: words::reason_title(code),
+        title: title(code, is_option),
         jobs,
         time_ms,
-        avoidable: reason.as_ref().is_some_and(|r| r.class() != Class::Only),
+        avoidable: reason.as_ref().is_some_and(Reason::is_avoidable),
         text: reason.map_or("", |r| r.sentence()).to_owned(),
     }
 }

@@ -3,9 +3,9 @@
 
 use potluck_api::call::Pause;
 use potluck_api::view::{Battery, Cores, HeldReason, Helped, Preset, ShareSettings, ShareState, ShareView};
+use potluck_api::words::share as words;
 
 use super::random::Random;
-use super::words;
 
 /// A locked screen counts as away after this (UX 2.4).
 const LOCKED_AWAY_MS: u64 = 5_000;
@@ -222,14 +222,7 @@ impl Sharing {
         !self.jobs.is_empty() || self.finishing || !self.wants.is_empty()
     }
 
-    pub(super) fn view(
-        &self,
-        now: u64,
-        origin_ms: u64,
-        zone_s: i64,
-        own_build: bool,
-        blocked: Option<&str>,
-    ) -> ShareView {
+    pub(super) fn view(&self, now: u64, origin_ms: u64, zone_s: i64, own_build: bool) -> ShareView {
         let jobs = self.jobs();
         let mut helping: Vec<Helped> = Vec::new();
         for job in &self.jobs {
@@ -255,21 +248,18 @@ impl Sharing {
             },
         };
         let slots_max = self.count(self.settings.cores_away);
-        let local_s = |ms: u64| (ms / 1000) as i64 + zone_s;
-        let until_min = match &state {
-            ShareState::Paused { until_ms: Some(at) } => Some((local_s(*at).rem_euclid(86_400) / 60) as u32),
-            _ => None,
-        };
         let (settings, cores) = (&self.settings, self.cores);
-        let facts =
-            words::ShareFacts { state: &state, settings, cores, slots_max, helping: &helping, blocked, until_min };
-        let said = words::share(&facts);
+        let ahead_s = |_: u64| zone_s as i32;
+        let clock = words::Clock { now_ms: origin_ms + now, ahead_s: &ahead_s };
+        let around = words::Around { cores, slots_max, settings, has_battery: true, knows_presence: true, clock };
+        let no_day = !settings.hours.is_empty() && settings.hours.iter().all(|h| h.days & 0x7f == 0);
         ShareView {
             on: self.on,
-            sentence: said.sentence,
-            next: said.next,
-            rule: said.rule,
-            rule_is_warning: said.rule_is_warning,
+            sentence: words::sentence(&state, &helping, &around),
+            short: words::short(&state, &clock),
+            next: words::next(&state, &around),
+            rule: words::rule(settings, cores, around.has_battery, no_day.then_some(words::Never::NoHours)),
+            rule_is_warning: no_day,
             slots,
             slots_max,
             helping,

@@ -22,13 +22,7 @@ impl World {
             schema: potluck_api::SCHEMA,
             open: None,
             this: self.this(),
-            share: self.share.view(
-                self.now,
-                self.origin_ms,
-                self.zone_s,
-                self.live.is_some(),
-                self.share.blocked.and_then(trouble::row).map(|row| row.headline),
-            ),
+            share: self.share.view(self.now, self.origin_ms, self.zone_s, self.live.is_some()),
             team: self.team.as_ref().map(|team| self.team_view(team)),
             nearby: self.nearby.clone(),
             joining: self.joining.as_ref().map(|j| j.state.clone()),
@@ -99,7 +93,7 @@ impl World {
 
     fn machines(&self) -> Vec<Machine> {
         let used = self.used();
-        let share = self.share.view(self.now, self.origin_ms, self.zone_s, self.live.is_some(), None);
+        let share = self.share.view(self.now, self.origin_ms, self.zone_s, self.live.is_some());
         let (state, reason) = this_state(&share.state);
         let toolchains = self.tools.iter().filter(|t| t.error.is_none()).count() as u32;
         let by_me = used.get("").copied().unwrap_or(0);

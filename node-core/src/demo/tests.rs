@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use potluck_api::build::{JobColumns, Report};
 use potluck_api::call::{Call, Pause};
 use potluck_api::view::{MachineState, ShareState, Snapshot};
+use potluck_api::words;
 use potluck_model::reason::Reason;
 use serde_json::{Value, json};
 
@@ -166,6 +167,14 @@ fn every_reason_occurs_in_the_build_of_that_name() {
         assert!(found.contains(reason.code()), "{reason}");
     }
     assert!(found.contains("unsupported-flag:-fexample"));
+    let report: Report =
+        serde_json::from_value(call(&mut world, json!({"call": "report", "build": "every-reason"}))).unwrap();
+    for row in &report.reasons {
+        let reason = Reason::from_code(&row.code).unwrap();
+        assert_eq!((row.text.as_str(), row.avoidable), (reason.sentence(), reason.is_avoidable()), "{reason}");
+    }
+    let title = |code: &str| report.reasons.iter().find(|r| r.code == code).map(|r| r.title.clone()).unwrap();
+    assert_eq!((title("probe"), title("faster-here")), ("Configure tests".to_owned(), "Faster here".to_owned()));
 }
 
 #[test]
@@ -222,7 +231,30 @@ fn each_problem_is_raised_with_its_check_and_cleared() {
         assert!(clear.problems.is_empty() && clear.checks.iter().all(|c| c.code.is_none()), "{code}");
     }
     NAMES.iter().filter(|n| n.len() == 2).for_each(|code| drop(scene(&mut world, code)));
-    assert_eq!(world.snapshot().problems.len(), 12);
+    let all = world.snapshot().problems;
+    assert_eq!(all.len(), 12);
+    for problem in &all {
+        let known = words::problem::known(&problem.code).unwrap();
+        assert_eq!((problem.fix.label.as_str(), problem.attention), (known.label, known.attention));
+        assert!(known.headline.split("{}").all(|part| problem.headline.contains(part)), "{}", problem.headline);
+        assert!(!problem.headline.contains("{}") && !problem.headline.starts_with(' '));
+    }
+    assert!(all.is_sorted_by_key(|p| words::problem::rank(&p.code)));
+}
+
+#[test]
+fn sharing_says_what_a_real_node_says() {
+    let mut world = world();
+    let mut said = |name: &str| scene(&mut world, name).share;
+    let helping = said("helping");
+    assert_eq!(helping.short, "Helping 2 people – 7 of 7 cores");
+    assert_eq!(said("S1").sentence, "This computer can't lock builds in a safe box, so it doesn't help others.");
+    said("clear");
+    let paused = said("paused");
+    assert!(
+        paused.sentence.starts_with("Sharing is paused until ") && paused.short.starts_with("Not sharing – paused")
+    );
+    assert!(paused.rule.starts_with("With these settings this computer helps any time, with 7 of 8 cores"));
 }
 
 #[test]

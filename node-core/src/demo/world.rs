@@ -243,7 +243,7 @@ impl World {
     }
 
     fn share_state_key(&self) -> potluck_api::view::ShareState {
-        self.share.view(self.now, self.origin_ms, self.zone_s, self.live.is_some(), None).state
+        self.share.view(self.now, self.origin_ms, self.zone_s, self.live.is_some()).state
     }
 
     fn step_tools(&mut self) {

@@ -1154,9 +1154,13 @@ on: boolean,
  */
 state: ShareState, 
 /**
- * Status sentence: tray, window, command line.
+ * Status sentence: window, command line.
  */
 sentence: string, 
+/**
+ * The same in a few words: tray.
+ */
+short: string, 
 /**
  * What will happen next: "It will lend 7 of 8 cores after 3 minutes without input."
  */

@@ -3,7 +3,7 @@
 import type { Call, FixAction, Snapshot, Update } from './api';
 import { Refused, type Client, type Status } from './client';
 import { apply, type Known } from './reducer';
-import { href, parseRoute, VIEWS, type Route, type ViewName } from './route';
+import { href, landing, parseRoute, VIEWS, type Route, type ViewName } from './route';
 import { Announcer } from './announce';
 import { w } from './words';
 
@@ -34,6 +34,10 @@ class App {
   /** Present moment for "3 min ago"; moves with updates and every half minute. */
   now = $state(Date.now());
   keysShown = $state(false);
+  /** The desktop has no tray, and the person was not told yet. */
+  noTray = $state(false);
+  /** An invitation that the person said yes to: the join view begins with it. Never from an address. */
+  accepted = '';
 
   private known: Known | null = null;
   private stop: (() => void) | null = null;
@@ -49,8 +53,8 @@ class App {
     this.setTheme(readTheme());
     client.start((status) => this.statusChanged(status));
     client.onOpen((view) => this.open(view));
-    window.addEventListener('hashchange', () => (this.route = parseRoute(location.hash)));
-    if (location.hash.startsWith('#/')) this.route = parseRoute(location.hash);
+    window.addEventListener('hashchange', () => this.arrive(this.route.view === 'welcome'));
+    if (location.hash.startsWith('#/')) this.arrive(false);
     setInterval(() => {
       if (document.visibilityState === 'visible') this.now = Date.now();
     }, 30_000);
@@ -91,6 +95,7 @@ class App {
     this.now = Date.now();
     if (this.wanted === this.snap.share.on) this.wanted = null;
     this.announce(before, this.snap);
+    if (before === null && location.hash.startsWith('#/')) this.arrive(false);
     if (before === null && this.snap.this.role === null && this.route.view !== 'welcome') this.go('welcome');
   }
 
@@ -115,6 +120,20 @@ class App {
   }
 
   // Where we are.
+
+  /** Takes over the address. `inWelcome`: the person is just being welcomed, and stays there until there is a team. */
+  private arrive(inWelcome: boolean): void {
+    const welcomed = this.snap !== null && this.snap.this.role !== null && !(inWelcome && this.snap.team === null);
+    const asked = parseRoute(location.hash);
+    let route = landing(asked, welcomed);
+    if (route.view === 'overview' && route.part === 'no-tray') {
+      this.noTray = true;
+      route = { view: 'overview', part: '', tab: '' };
+    }
+    // Neither going back nor a reload leads there again.
+    if (route.view !== asked.view || route.part !== asked.part) history.replaceState(null, '', href(route.view, route.part, route.tab));
+    this.route = route;
+  }
 
   go(view: ViewName, part = '', tab = ''): void {
     location.hash = href(view, part, tab);

@@ -24,6 +24,21 @@ export function href(view: ViewName, part = '', tab = ''): string {
   return '#/' + parts.join('/');
 }
 
+/** Longest invitation that is looked at, characters: the app's own limit. */
+const LINK_MAX = 4096;
+
+/** The invitation that an address carries (`#/welcome/team/LINK`, as the app opens it), or ''. A stranger's text. */
+export function invitationOf(route: Route): string {
+  const joins = route.part === 'team' && (route.view === 'welcome' || route.view === 'settings');
+  return joins ? route.tab.slice(0, LINK_MAX) : '';
+}
+
+/** Where an address leads. Whoever is done with the welcome finds an invitation in the settings of the team. */
+export function landing(route: Route, welcomed: boolean): Route {
+  if (route.view === 'welcome' && invitationOf(route) !== '' && welcomed) return { ...route, view: 'settings' };
+  return route;
+}
+
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);

@@ -6,8 +6,28 @@ import type { Call } from './api';
 import { backoff, refusalOf, type Client, type End, type Status } from './client';
 import { w } from './words';
 
-/** How long the last value of a stream may be later than its end, milliseconds. */
-const GRACE_MS = 500;
+/**
+ * How long a channel's end may be later than the answer of its command, milliseconds. It comes right after the last value;
+ * only where a value got lost on its way, or the command was refused before it had a channel, it never comes.
+ */
+const END_MS = 2000;
+
+/** A channel that tells when all its values are delivered: those over 8 KiB take a way of their own, and longer. */
+class EndingChannel extends Channel<string> {
+  readonly ended: Promise<void>;
+  constructor() {
+    super();
+    let over = () => {};
+    this.ended = new Promise((resolve) => (over = resolve));
+    // The library calls it at the end, in the order of the values.
+    const channel = this as unknown as { cleanupCallback: () => void };
+    const cleanup = channel.cleanupCallback;
+    channel.cleanupCallback = () => {
+      cleanup.call(this);
+      over();
+    };
+  }
+}
 
 /** True in a window of the tray app. */
 export const inApp = (): boolean => '__TAURI_INTERNALS__' in window;
@@ -65,7 +85,7 @@ export class TauriClient implements Client {
       over = true;
       onEnd(error);
     };
-    const channel = new Channel<string>();
+    const channel = new EndingChannel();
     channel.onmessage = (text) => {
       if (over) return;
       const value: unknown = typeof text === 'string' ? JSON.parse(text) : text;
@@ -73,23 +93,19 @@ export class TauriClient implements Client {
       if (refusal) end(refusal);
       else onValue(value as T);
     };
-    // The command answers when the stream is over. A watch is never over by itself: then the node is gone.
-    const gone = () => {
+    // The command answers when the stream is over, and values may still be on their way.
+    const answered = invoke('watch', { json: JSON.stringify(call), channel }).then(
+      () => null,
+      (error: unknown) => new Error(typeof error === 'string' && error ? error : w.app.lost),
+    );
+    void answered.then(async (error) => {
+      await Promise.race([channel.ended, new Promise((resolve) => setTimeout(resolve, END_MS))]);
+      if (over) return;
+      // A watch is never over by itself: then the node is gone.
+      if (call.call !== 'watch') return end(error);
       end(new Error(w.app.lost));
       this.lost();
-    };
-    invoke('watch', { json: JSON.stringify(call), channel })
-      .then(() => {
-        if (over) return;
-        if (call.call === 'watch') gone();
-        // Values come on another way than this answer: the last one may still be on it.
-        else setTimeout(() => end(null), GRACE_MS);
-      })
-      .catch((error: unknown) => {
-        if (over) return;
-        if (call.call === 'watch') gone();
-        else end(new Error(typeof error === 'string' && error ? error : w.app.lost));
-      });
+    });
     return () => (over = true);
   }
 

@@ -39,6 +39,9 @@ export const w = {
     yes: 'yes',
     no: 'no',
     thisPc: 'this computer',
+    noTray: 'Your desktop has no tray area. Potluck keeps working; open it from the app menu.',
+    noTrayMore: 'On GNOME this extension adds one:',
+    noTrayName: 'AppIndicator and KStatusNotifierItem Support',
     people: (names: string[]) =>
       names.length === 0 ? '' : names.length <= 3 ? names.join(', ') : `${names.slice(0, 3).join(', ')} and ${plural(names.length - 3, 'other')}`,
   },
@@ -391,6 +394,13 @@ export const w = {
     open: 'Open invitations',
     openLine: (uses: number, when: string) => `for ${plural(uses, 'computer')}, ends ${when}`,
     takeBack: 'Take back',
+    other: 'You opened an invitation',
+    otherMore: (team: string) => `This computer is in the team “${team}”. It leaves that team to join with the invitation.`,
+    otherNone: 'This computer joins with it when you say so.',
+    otherJoin: 'Join with it',
+    otherSure: (team: string) =>
+      `Leave the team “${team}” and join with the invitation? Coming back needs an invitation to “${team}”.`,
+    otherYes: 'Leave and join',
   },
   welcome: {
     step: (n: number, of: number) => `Step ${n} of ${of}`,

@@ -63,3 +63,51 @@ test('a developer sees the first build come in', async ({ page, enter }) => {
   await ask(page, { call: 'scene', name: 'building' });
   await expect(page.getByText(/Got it: \d+/)).toBeVisible({ timeout: 15_000 });
 });
+
+/** As the app encodes it. */
+const opened = (link) => '#/welcome/team/' + encodeURIComponent(link);
+
+test('an invitation that was opened on the desktop is filled in, and joins when the person says so', async ({ page, enter }) => {
+  await enter(page, { scene: 'developer' });
+  const { link } = await ask(page, { call: 'team_invite', uses: 1, expires_s: 600, approve: null });
+  await enter(page, { scene: 'empty', view: opened(link) });
+  await expect(page.getByLabel('Invitation link')).toHaveValue(link);
+  expect((await ask(page, { call: 'snapshot' })).team).toBeNull();
+  await page.getByRole('button', { name: 'Join', exact: true }).click();
+  await page.getByTestId('match').click();
+  await page.getByTestId('role-donor').click();
+  await expect(page.getByRole('switch', { name: 'Share my CPU' })).toBeVisible();
+  expect((await ask(page, { call: 'snapshot' })).team.name).toBe('Kernel lab');
+});
+
+test('whoever is in a team is asked before an invitation takes them out of it', async ({ page, enter }) => {
+  await enter(page, { scene: 'developer' });
+  const { link } = await ask(page, { call: 'team_invite', uses: 1, expires_s: 600, approve: null });
+  const team = async () => (await ask(page, { call: 'snapshot' })).team?.id;
+  const before = await team();
+  await page.evaluate((hash) => (location.hash = hash), opened(link));
+  await expect(page.getByRole('heading', { name: 'You opened an invitation' })).toBeVisible();
+  await expect(page.getByLabel('Invitation link')).toHaveValue(link);
+  expect(await page.evaluate(() => location.hash)).toBe('#/settings/team/' + encodeURIComponent(link));
+  await page.getByRole('button', { name: 'Join with it' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click();
+  expect(await team()).toBe(before);
+  await page.getByRole('button', { name: 'Join with it' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Leave and join' }).click();
+  await page.getByTestId('match').click();
+  await expect(page.getByRole('heading', { name: 'Kernel lab' })).toBeVisible();
+  expect(await page.evaluate(() => location.hash)).toBe('#/settings/team');
+});
+
+test('a desktop without a tray area is told of once', async ({ page, enter }) => {
+  await enter(page, { scene: 'donor', view: '#/overview/no-tray' });
+  const told = page.getByTestId('no-tray');
+  await expect(told).toContainText('Your desktop has no tray area. Potluck keeps working; open it from the app menu.');
+  await expect(told).toContainText('AppIndicator');
+  expect(await page.evaluate(() => location.hash)).toBe('#/overview');
+  await told.getByRole('button', { name: 'Close' }).click();
+  await expect(told).toHaveCount(0);
+  await page.reload();
+  await expect(page.getByTestId('share-sentence')).toBeVisible();
+  await expect(told).toHaveCount(0);
+});

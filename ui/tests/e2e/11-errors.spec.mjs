@@ -1,48 +1,54 @@
 // Criterion 11: each trouble has a headline, a code and exactly one primary action, is said once, and goes with its cause.
 import { expect, raise, snapshot, test } from './fixtures.mjs';
 
-test('every state of trouble, as a donor meets it', async ({ page, enter }) => {
-  test.setTimeout(240_000);
-  await enter(page, { scene: 'donor' });
-  await page.evaluate(() => {
-    window.__said = [];
-    const live = document.querySelector('[data-testid=live]');
-    new MutationObserver(() => live.textContent && window.__said.push(live.textContent)).observe(live, { childList: true, characterData: true, subtree: true });
-  });
-  const codes = (await snapshot(page)).scenes.filter((s) => /^[A-Z]\d$/.test(s));
-  expect(codes.length).toBeGreaterThanOrEqual(10);
-  for (const code of codes) {
-    await page.evaluate(() => (window.__said.length = 0));
-    await raise(page, code);
-    const problem = (await snapshot(page)).problems.find((p) => p.code === code);
-    expect(problem, code).toBeDefined();
-    const card = page.locator(`[data-code="${code}"]`);
-    await expect(card).toContainText(problem.headline);
-    await expect(card).toContainText(code);
-    await expect(card.locator('.button.primary')).toHaveCount(1);
-    await expect(card.locator('.button.primary')).toHaveText(problem.fix.label);
-    const text = await card.innerText();
-    expect(text, 'no bare address').not.toMatch(/\d+\.\d+\.\d+\.\d+/);
-    expect(text, 'no stack trace').not.toMatch(/panicked|at .*:\d+:\d+|0x[0-9a-f]{6}/);
-    await expect.poll(() => page.evaluate((h) => window.__said.filter((s) => s === h).length, problem.headline), { timeout: 12_000 }).toBe(1);
-    await raise(page, 'clear');
-    await expect(card).toHaveCount(0, { timeout: 5000 });
-    // What was said about it was said once, also after it went.
-    expect(await page.evaluate((h) => window.__said.filter((s) => s === h).length, problem.headline)).toBe(1);
-  }
-});
+for (const colorScheme of ['light', 'dark']) {
+  test.describe(colorScheme, () => {
+    test.use({ colorScheme });
 
-test('the one action leads somewhere', async ({ page, enter }) => {
-  await enter(page, { scene: 'developer' });
-  for (const code of (await snapshot(page)).scenes.filter((s) => /^[A-Z]\d$/.test(s))) {
-    await raise(page, 'clear', code);
-    await page.evaluate(() => (location.hash = '#/overview'));
-    const { fix } = (await snapshot(page)).problems.find((p) => p.code === code);
-    const card = page.locator(`[data-code="${code}"]`);
-    await card.locator('.button.primary').click();
-    if (fix.action.is === 'view') await expect.poll(() => page.evaluate(() => location.hash)).toBe('#/' + fix.action.name);
-    else if (fix.action.is === 'command') await expect(card.getByRole('button', { name: /^Copy: / })).toBeVisible();
-    else await expect(page.locator('.toast')).toBeVisible();
-    if (fix.action.is === 'call') await page.locator('.toast').getByRole('button', { name: 'Close' }).click();
-  }
-});
+    test('every state of trouble, as a donor meets it', async ({ page, enter }) => {
+      test.setTimeout(240_000);
+      await enter(page, { scene: 'donor' });
+      await page.evaluate(() => {
+        window.__said = [];
+        const live = document.querySelector('[data-testid=live]');
+        new MutationObserver(() => live.textContent && window.__said.push(live.textContent)).observe(live, { childList: true, characterData: true, subtree: true });
+      });
+      const codes = (await snapshot(page)).scenes.filter((s) => /^[A-Z]\d$/.test(s));
+      expect(codes.length).toBeGreaterThanOrEqual(10);
+      for (const code of codes) {
+        await page.evaluate(() => (window.__said.length = 0));
+        await raise(page, code);
+        const problem = (await snapshot(page)).problems.find((p) => p.code === code);
+        expect(problem, code).toBeDefined();
+        const card = page.locator(`[data-code="${code}"]`);
+        await expect(card).toContainText(problem.headline);
+        await expect(card).toContainText(code);
+        await expect(card.locator('.button.primary')).toHaveCount(1);
+        await expect(card.locator('.button.primary')).toHaveText(problem.fix.label);
+        const text = await card.innerText();
+        expect(text, 'no bare address').not.toMatch(/\d+\.\d+\.\d+\.\d+/);
+        expect(text, 'no stack trace').not.toMatch(/panicked|at .*:\d+:\d+|0x[0-9a-f]{6}/);
+        await expect.poll(() => page.evaluate((h) => window.__said.filter((s) => s === h).length, problem.headline), { timeout: 12_000 }).toBe(1);
+        await raise(page, 'clear');
+        await expect(card).toHaveCount(0, { timeout: 5000 });
+        // What was said about it was said once, also after it went.
+        expect(await page.evaluate((h) => window.__said.filter((s) => s === h).length, problem.headline)).toBe(1);
+      }
+    });
+
+    test('the one action leads somewhere', async ({ page, enter }) => {
+      await enter(page, { scene: 'developer' });
+      for (const code of (await snapshot(page)).scenes.filter((s) => /^[A-Z]\d$/.test(s))) {
+        await raise(page, 'clear', code);
+        await page.evaluate(() => (location.hash = '#/overview'));
+        const { fix } = (await snapshot(page)).problems.find((p) => p.code === code);
+        const card = page.locator(`[data-code="${code}"]`);
+        await card.locator('.button.primary').click();
+        if (fix.action.is === 'view') await expect.poll(() => page.evaluate(() => location.hash)).toBe('#/' + fix.action.name);
+        else if (fix.action.is === 'command') await expect(card.getByRole('button', { name: /^Copy: / })).toBeVisible();
+        else await expect(page.locator('.toast')).toBeVisible();
+        if (fix.action.is === 'call') await page.locator('.toast').getByRole('button', { name: 'Close' }).click();
+      }
+    });
+  });
+}

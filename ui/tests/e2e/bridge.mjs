@@ -70,19 +70,24 @@ export function bridge() {
       if (command === 'watch') {
         return new Promise((resolve, reject) => {
           let index = 0;
-          const run = callbacks.get(args.channel.id);
+          const run = (raw) => callbacks.get(args.channel.id)?.(raw);
           const over = () => run({ end: true, index });
+          // As the app does it: what is larger than 8 KiB is fetched, and comes after what was sent later.
+          const send = (raw) => (raw.message.length < 8192 ? run(raw) : setTimeout(() => run(raw), 30));
           ask(
             args.json,
             (text, last) => {
-              run({ message: text, index: index++ });
+              send({ message: text, index: index++ });
               if (last) {
                 over();
                 resolve(null);
               }
             },
             // As the app does it: what ends, ends without an error.
-            () => resolve(null),
+            () => {
+              over();
+              resolve(null);
+            },
           ).catch(reject);
         });
       }

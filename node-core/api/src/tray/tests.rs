@@ -20,7 +20,8 @@ fn snapshot() -> Snapshot {
         share: ShareView {
             on: true,
             state: ShareState::Ready { slots: 7 },
-            sentence: "Ready to help".into(),
+            sentence: "Ready to help with 7 of 8 cores.".into(),
+            short: "Ready to help".into(),
             next: None,
             rule: String::new(),
             rule_is_warning: false,
@@ -266,7 +267,7 @@ fn a_problem_has_one_line_that_does_what_mends_it() {
 fn names_from_elsewhere_stay_on_one_line_of_bounded_length() {
     let mut s = snapshot();
     s.building = vec![BuildLine { name: format!("a\nb\u{7}{}", "x".repeat(500)), ..wine() }];
-    s.share.sentence = "y".repeat(500);
+    s.share.short = "y".repeat(500);
     for entry in shown(&s).entries {
         if let Entry::Item(item) = entry {
             assert!(item.label.chars().count() <= LABEL_CHARS + 10, "{}", item.label);
@@ -291,7 +292,7 @@ fn without_a_node_the_menu_offers_to_start_one() {
 
 fn helping(jobs: u32) -> Tray {
     let mut s = with(ShareState::Helping { slots: 7, jobs, people: 1 });
-    s.share.sentence = format!("Helping with {jobs} jobs");
+    s.share.short = format!("Helping with {jobs} jobs");
     shown(&s)
 }
 
