@@ -31,6 +31,9 @@ struct Args {
     /// Where what goes wrong is left: logs of the PCs, and pictures
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// When something goes wrong, the PCs stay there until a line is typed
+    #[arg(long)]
+    hold: bool,
 }
 
 #[derive(Subcommand)]
@@ -108,7 +111,7 @@ fn proof(args: &Args) -> Outcome<()> {
     let mut steps = Steps { begun: Instant::now(), last: Instant::now(), count: 0 };
     let packages = packages(args)?;
     let hub = Hub::new()?;
-    let done = office(&hub, &base, &folder, &packages, &mut steps);
+    let done = office(&hub, &base, &folder, &packages, &mut steps, args.hold);
     if args.keep.is_none() && done.is_ok() {
         std::fs::remove_dir_all(&folder)?;
     }
@@ -143,10 +146,10 @@ fn packages(args: &Args) -> Outcome<[PathBuf; 2]> {
 
 fn install(pc: &Pc, packages: &[PathBuf]) -> Outcome<()> {
     pc.put(packages, "/root")?;
-    pc.root("apt-get -q -y --no-install-recommends --no-download install /root/potluck*.deb").map(drop)
+    pc.root("apt-get -q -y --no-install-recommends install /root/potluck*.deb").map(drop)
 }
 
-fn office(hub: &Hub, base: &str, folder: &Path, packages: &[PathBuf; 2], steps: &mut Steps) -> Outcome<String> {
+fn office(hub: &Hub, base: &str, folder: &Path, packages: &[PathBuf; 2], steps: &mut Steps, hold: bool) -> Outcome<String> {
     let mut mara = Pc::start(hub, 0, "mara", base, folder)?;
     let mut jan = Pc::start(hub, 1, "jan", base, folder)?;
     let objects = project::put(&mara)?;
@@ -163,7 +166,15 @@ fn office(hub: &Hub, base: &str, folder: &Path, packages: &[PathBuf; 2], steps: 
     let at_jan = Window::open(hub, &jan.driver())?;
     let windows = [&at_mara, &at_jan];
     let done = story(hub, base, folder, packages, steps, (&mut mara, &mut jan), windows, objects);
-    if done.is_err() {
+    if let Err(error) = &done {
+        for pc in [&mara, &jan] {
+            let state = pc.shell("potluck status --json; potluck log -n 200; potluck doctor; true").unwrap_or_else(|e| e.to_string());
+            let _ = std::fs::write(folder.join(&pc.name).join("state"), state);
+        }
+        if hold {
+            println!("{error}; first processes: {} and {}", mara.first, jan.first);
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
         for (pc, window) in ["mara", "jan"].iter().zip(windows) {
             let _ = std::fs::write(folder.join(pc).join(PICTURES_OF_TROUBLE), window.picture().unwrap_or_default());
         }
@@ -266,13 +277,13 @@ fn keyring(pc: &Pc) -> Outcome<String> {
 /// A build on mara's PC with jan's cores, which jan takes back in its middle. How long it took, and how long that did.
 fn build(mara: &mut Pc, jan: &Pc, steps: &mut Steps, objects: usize) -> Outcome<(Duration, Duration)> {
     let begun = Instant::now();
-    let line = format!("cd ~/zstd && PATH=/usr/lib/potluck/bin:$PATH exec make -k -j{JOBS}");
+    let line = format!("cd ~/zstd && PATH=/usr/lib/potluck/bin:$PATH make -j{JOBS}; exit $?");
     let mut make = mara.background("make", &line)?;
     wait_until("compilers of mara's build on jan's PC", PATIENCE, || {
         if !make.runs()? {
             return Err(Trouble::new(format!("make has ended: {}", tail(&mara.said("make")))));
         }
-        Ok((jan.foreign().len() >= 2).then_some(()))
+        Ok((!jan.foreign().is_empty()).then_some(()))
     })?;
     steps.done("mara's build (plain make) runs on jan's cores");
     let made = || -> Outcome<usize> { Ok(project::objects(mara)?.len()) };

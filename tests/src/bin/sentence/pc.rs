@@ -164,8 +164,9 @@ impl Pc {
         }
         let unlock = "printf secret | exec gnome-keyring-daemon --unlock --components=secrets --foreground";
         self.run("keyring", &["sh", "-c", unlock])?;
-        self.shell("for i in $(seq 200); do dbus-send --session --print-reply --dest=org.freedesktop.secrets /org/freedesktop/secrets \
-            org.freedesktop.DBus.Peer.Ping && exit 0; sleep 0.1; done; exit 1")?;
+        // Asking the keyring itself would make the bus start another one, which is locked.
+        let owner = "dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.GetNameOwner string:org.freedesktop.secrets";
+        wait_until("an open keyring", UP_WITHIN, || Ok(self.shell(owner).ok()))?;
         let mut desktop = self.person(&["/usr/local/bin/pc-desktop", "desktop"]);
         desktop.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(self.log("desktop.err")?);
         let mut desktop = desktop.spawn()?;
@@ -232,7 +233,8 @@ impl Pc {
 
     /// Starts something of the person that goes on; what it says goes to `NAME.log`.
     pub fn background(&self, name: &str, line: &str) -> Outcome<Program> {
-        let mut command = self.person(&["sh", "-c", line]);
+        // A terminal of its own: the shell leads a session.
+        let mut command = self.person(&["setsid", "--wait", "sh", "-c", line]);
         command.stdout(self.log(name)?).stderr(self.log(&format!("{name}.err"))?);
         Program::start(name, &mut command)
     }
