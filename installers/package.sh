@@ -4,6 +4,7 @@
 #
 #   package.sh [--only node|desktop] [FOLDER]     default: both, into packages/ of the target folder
 #
+# BUILT: the folder of the programs, default release/ of the target folder.
 # VERSION, REVISION, ARCH, STRIP: for other versions and machines. DEBFULLNAME, DEBEMAIL: who answers for the packages.
 set -eu
 
@@ -21,7 +22,7 @@ if [ "${1:-}" = --only ]; then
 fi
 case $only in both | node | desktop) ;; *) fail "--only $only: node or desktop is expected" "see the head of $0" ;; esac
 target=${CARGO_TARGET_DIR:-target}
-built=$target/release
+built=${BUILT:-$target/release}
 out=${1:-$target/packages}
 for tool in dpkg-deb dpkg-shlibdeps "${STRIP:-strip}" gzip; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing" "apt-get install dpkg-dev binutils gzip"

@@ -4,16 +4,18 @@ use std::os::fd::OwnedFd;
 
 use potluck_model::builds::Root;
 use potluck_model::builds::root::{Ancestor, root_of};
-use rustix::process::{Pid, PidfdFlags, getpgid, getsid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Steps upwards: make in make in a package builder in a container is ten.
 const DEPTH_MAX: usize = 32;
 
-/// Process group and session of a wrapper, two system calls that read no file. None: it is gone.
+/// Process group and session of a wrapper, two system calls that read no file; 0 where its leader is outside this pid
+/// namespace, as with a program that was put into a container. None: it is gone.
 pub fn group_of(pid: u32) -> Option<(u32, u32)> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    let raw = |pid: Pid| pid.as_raw_nonzero().get().unsigned_abs();
-    Some((raw(getpgid(Some(pid)).ok()?), raw(getsid(Some(pid)).ok()?)))
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    // SAFETY: neither takes a pointer. rustix takes their 0 for impossible.
+    let (group, session) = unsafe { (libc::getpgid(pid), libc::getsid(pid)) };
+    Some((u32::try_from(group).ok()?, u32::try_from(session).ok()?))
 }
 
 /// What a wrapper's build began with, if that runs, and a descriptor that tells of its end. A process that ended between
@@ -78,5 +80,23 @@ mod tests {
         drop(shell.stdin.take());
         shell.wait().unwrap();
         assert!(stat(inner).is_none() && group_of(inner).is_none());
+    }
+
+    #[test]
+    fn a_program_that_was_put_into_a_container_has_a_group_without_a_number() {
+        let test = std::env::current_exe().unwrap();
+        let mut inside = Command::new("unshare");
+        inside.args(["--user", "--pid", "--fork"]).arg(test);
+        let inner = "builds::root::tests::inside_a_pid_namespace_whose_leader_is_outside";
+        let output = inside.args(["--ignored", "--exact", inner]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in a namespace"]
+    fn inside_a_pid_namespace_whose_leader_is_outside() {
+        assert_eq!(std::process::id(), 1);
+        assert_eq!(group_of(1), Some((0, 0)));
     }
 }

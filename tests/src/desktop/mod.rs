@@ -1,5 +1,6 @@
 //! A desktop of our own for the tray app: a display, a session bus, and whoever shows tray icons on it.
 
+pub mod banners;
 pub mod display;
 pub mod tray;
 mod watcher;

@@ -43,9 +43,14 @@ type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
 impl Panel {
     /// Appears on the bus.
     pub fn start(bus: &Bus) -> Outcome<Self> {
+        Self::on(&bus.address)
+    }
+
+    /// Appears on the bus with this address.
+    pub fn on(address: &str) -> Outcome<Self> {
         let items = Items::default();
         let watcher = Watcher { items: Arc::clone(&items) };
-        let bus = connection::Builder::address(bus.address.as_str())
+        let bus = connection::Builder::address(address)
             .and_then(|b| b.serve_at("/StatusNotifierWatcher", watcher))
             .and_then(|b| b.name("org.kde.StatusNotifierWatcher"))
             .and_then(connection::Builder::build)
