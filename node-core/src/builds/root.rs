@@ -1,9 +1,11 @@
-//! The processes above a wrapper, from /proc. Read once for each process group and directory of a build, never once a job.
+//! The processes above a wrapper, from /proc. Read once for each process group of a build and each directory outside the
+//! one that its driver runs in, never once a job.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 
 use potluck_model::builds::Root;
-use potluck_model::builds::root::{Ancestor, root_of};
+use potluck_model::builds::root::{Ancestor, is_driver, root_of};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Steps upwards: make in make in a package builder in a container is ten.
@@ -18,9 +20,8 @@ pub fn group_of(pid: u32) -> Option<(u32, u32)> {
     Some((u32::try_from(group).ok()?, u32::try_from(session).ok()?))
 }
 
-/// What a wrapper's build began with, if that runs, and a descriptor that tells of its end. A process that ended between
-/// the two looks is none.
-pub fn find(wrapper: u32) -> Option<(Root, Option<OwnedFd>)> {
+/// What a wrapper's build began with, if that runs, and for a program that runs builds its directory.
+pub fn find(wrapper: u32) -> Option<(Root, Option<Vec<u8>>)> {
     let mut pid = stat(wrapper)?.0;
     let mut chain = Vec::new();
     while pid > 0 && chain.len() < DEPTH_MAX {
@@ -29,13 +30,21 @@ pub fn find(wrapper: u32) -> Option<(Root, Option<OwnedFd>)> {
         pid = parent;
     }
     let root = root_of(&chain)?;
-    let fd = pidfd_open(Pid::from_raw(i32::try_from(root.pid).ok()?)?, PidfdFlags::NONBLOCK);
-    let same = stat(root.pid).is_some_and(|(_, now)| now.root == root);
-    match fd {
-        Ok(fd) => same.then_some((root, Some(fd))),
-        // No descriptors left, or a kernel before 5.3: silence ends the build.
-        Err(_) => same.then_some((root, None)),
-    }
+    let driver = chain.iter().any(|a| a.root == root && is_driver(&a.name));
+    let cwd = driver.then(|| std::fs::read_link(format!("/proc/{}/cwd", root.pid)).ok()).flatten();
+    // A process that ended between the two looks is none.
+    runs(root).then(|| (root, cwd.map(|cwd| cwd.into_os_string().into_vec())))
+}
+
+/// A descriptor that tells of the end of a root. None: it has ended, no descriptors are left, or the kernel is older than
+/// 5.3; then silence ends the build.
+pub fn watch(root: Root) -> Option<OwnedFd> {
+    let fd = pidfd_open(Pid::from_raw(i32::try_from(root.pid).ok()?)?, PidfdFlags::NONBLOCK).ok()?;
+    runs(root).then_some(fd)
+}
+
+fn runs(root: Root) -> bool {
+    stat(root.pid).is_some_and(|(_, now)| now.root == root)
 }
 
 /// Parent, and the process as an ancestor.
@@ -90,7 +99,11 @@ mod tests {
         let inner = "builds::root::tests::inside_a_pid_namespace_whose_leader_is_outside";
         let output = inside.args(["--ignored", "--exact", inner]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     #[test]

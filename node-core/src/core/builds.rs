@@ -1,5 +1,6 @@
-//! Jobs into builds as they happen. Every hook costs a job well under a microsecond but the first of its directory; what
-//! the history keeps is written by a thread of its own, once a second.
+//! Jobs into builds as they happen. A job costs two system calls (its process group and session), its row and nothing
+//! that waits; /proc is read for the first of a build. What the history keeps is written by a thread of its own, once a
+//! second.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -51,7 +52,6 @@ struct Elsewhere {
     row: Row,
     peer: NodeId,
     bytes: (u64, u64),
-    toolchain: Option<String>,
     from: Duration,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Building {
     handed: usize,
     is_new: bool,
     machines: FxHashMap<NodeId, u16>,
-    reasons: FxHashMap<String, u16>,
+    reasons: FxHashMap<Reason, u16>,
     /// Sources whose last job failed.
     broken: HashSet<String>,
     /// Somebody built something, instead of only testing what the compiler can do.
@@ -104,6 +104,8 @@ pub(crate) struct Builds {
     pub(super) store: Store,
     /// Roots by process group, session and a digest of the directory.
     known: FxHashMap<(u32, u32, u64), Option<Root>>,
+    /// Directories that drivers run in, by process group and session: what is compiled below one is known to be its.
+    drivers: FxHashMap<(u32, u32), Vec<(Vec<u8>, Root)>>,
     watched: HashSet<Root>,
     local: FxHashMap<ConnId, LocalRun>,
     notifier: Notifier,
@@ -131,6 +133,7 @@ impl Builds {
             early: Some(Vec::new()),
             store,
             known: FxHashMap::default(),
+            drivers: FxHashMap::default(),
             watched: HashSet::new(),
             local: FxHashMap::default(),
             notifier,
@@ -170,6 +173,19 @@ fn shown(path: &Path, cwd: &str) -> String {
     path.strip_prefix(cwd).unwrap_or(path).to_string_lossy().into_owned()
 }
 
+/// Whether a directory is this one or below it.
+fn is_below(dir: &[u8], above: &[u8]) -> bool {
+    dir.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// A file of a command as it is shown; most are named from the build's own directory.
+fn named(cwd: &[u8], file: &Path, build_cwd: &str) -> String {
+    if file.is_relative() && cwd == build_cwd.as_bytes() {
+        return file.to_string_lossy().into_owned();
+    }
+    shown(&bytes::path(cwd).join(file), build_cwd)
+}
+
 fn empty_row() -> Row {
     Row {
         start_ms: 0,
@@ -206,13 +222,13 @@ impl Building {
         }
     }
 
-    fn reason(&mut self, code: String) -> u16 {
-        if let Some(known) = self.reasons.get(&code) {
+    fn reason(&mut self, reason: Reason) -> u16 {
+        if let Some(known) = self.reasons.get(&reason) {
             return *known;
         }
         let index = self.meta.reasons.len() as u16;
-        self.meta.reasons.push(code.clone());
-        self.reasons.insert(code, index);
+        self.meta.reasons.push(reason.to_string());
+        self.reasons.insert(reason, index);
         index
     }
 
@@ -281,49 +297,71 @@ impl Core {
         self.builds.open.insert(key, Building::new(meta, self.now()));
     }
 
-    /// What the wrapper's build began with. /proc is read only for the first job of a process group and directory: where
-    /// nobody makes groups (scripts, editors) the directory tells two builds apart that run at the same time.
-    fn build_root(&mut self, (group, session): (u32, u32), compile: &ipc::Compile) -> Option<Root> {
+    /// What the wrapper's build began with. /proc is read for the first job of a process group, and again only for
+    /// directories outside the one that its driver runs in: where nobody makes groups (scripts, editors) the directory
+    /// tells two builds apart that run at the same time. A make that starts itself in a thousand folders is one.
+    fn build_root(&mut self, group: (u32, u32), compile: &ipc::Compile) -> Option<Root> {
         let mut hasher = FxHasher::default();
         compile.cwd.hash(&mut hasher);
-        let place = (group, session, hasher.finish());
+        let place = (group.0, group.1, hasher.finish());
         if let Some(known) = self.builds.known.get(&place) {
             return *known;
         }
         if self.builds.known.len() >= KNOWN_MAX {
             self.builds.known.clear();
+            self.builds.drivers.clear();
+        }
+        let drivers = self.builds.drivers.get(&group);
+        let above = drivers.and_then(|all| all.iter().find(|(dir, _)| is_below(&compile.cwd, dir)));
+        if let Some((_, root)) = above {
+            self.builds.known.insert(place, Some(*root));
+            return Some(*root);
         }
         let found = root::find(compile.pid);
         let root = found.as_ref().map(|f| f.0);
-        if let Some((root, Some(fd))) = found
-            && self.builds.watched.insert(root)
-        {
-            let events = self.events.clone();
-            self.runtime.spawn(async move {
-                // A pidfd becomes readable when its process has ended.
-                if let Ok(fd) = crate::ipc::register(fd, tokio::io::Interest::READABLE) {
-                    let _ = fd.readable().await;
-                }
-                let _ = events.send(Event::RootEnded(root));
-            });
+        if let Some((root, dir)) = found {
+            if let Some(dir) = dir.filter(|dir| dir.len() > 1) {
+                self.builds.drivers.entry(group).or_default().push((dir, root));
+            }
+            self.watch_root(root);
         }
         self.builds.known.insert(place, root);
         root
     }
 
+    /// Hears of the end of a root, once for each.
+    fn watch_root(&mut self, root: Root) {
+        if self.builds.watched.contains(&root) {
+            return;
+        }
+        let Some(fd) = root::watch(root) else { return };
+        self.builds.watched.insert(root);
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            // A pidfd becomes readable when its process has ended.
+            if let Ok(fd) = crate::ipc::register(fd, tokio::io::Interest::READABLE) {
+                let _ = fd.readable().await;
+            }
+            let _ = events.send(Event::RootEnded(root));
+        });
+    }
+
     pub(super) fn build_root_ended(&mut self, root: Root) {
         self.builds.watched.remove(&root);
         self.builds.known.retain(|_, known| *known != Some(root));
+        self.builds.drivers.retain(|_, all| {
+            all.retain(|(_, r)| *r != root);
+            !all.is_empty()
+        });
         let now = self.now();
         self.builds.groups.root_ended(root, now);
     }
 
     /// A part was compiled elsewhere and its outputs are in place.
-    pub(super) fn build_remote(&mut self, job: &Job, peer: NodeId, result: &pool::Result) {
+    pub(super) fn build_remote(&mut self, job: &Job, source: &Path, peer: NodeId, result: &pool::Result) {
         let now = self.now();
-        let source = self.source_path(job);
         let Some(ask) = self.asks.get_mut(&job.ask) else { return };
-        let Some(build) = self.builds.open.get(&ask.mark.build) else { return };
+        let Some(build) = self.builds.open.get_mut(&ask.mark.build) else { return };
         let asked = ask.asked_at.saturating_duration_since(self.started);
         let there = job.result_at.saturating_sub(job.placed_at);
         let compile = Duration::from_micros(result.wall_us).min(there);
@@ -331,7 +369,7 @@ impl Core {
             start_ms: ms(job.placed_at.saturating_sub(build.began)),
             took_ms: ms(now.saturating_sub(job.placed_at)),
             kind: if result.value == 0 { Kind::Remote } else { Kind::Failed },
-            file: shown(&source, &build.meta.cwd),
+            file: shown(source, &build.meta.cwd),
             wait_ms: ms(job.placed_at.saturating_sub(ask.mark.ready_at)),
             understand_ms: ms(ask.mark.ready_at.saturating_sub(asked)),
             travel_ms: ms(there - compile),
@@ -341,24 +379,25 @@ impl Core {
             exit: Some(result.value),
             ..empty_row()
         };
-        let toolchain = ask.compiler.as_ref().map(|c| c.version.clone());
+        if let Some(compiler) = &ask.compiler
+            && !build.meta.toolchains.contains(&compiler.version)
+        {
+            build.meta.toolchains.push(compiler.version.clone());
+        }
         let bytes = (job.bytes_up, job.bytes_down);
-        ask.mark.rows.push(Elsewhere { row, peer, bytes, toolchain, from: job.placed_at });
+        ask.mark.rows.push(Elsewhere { row, peer, bytes, from: job.placed_at });
     }
 
     /// All parts were: they count.
     pub(super) fn build_parts_done(&mut self, mark: Mark) {
         let now = self.now();
         self.builds.groups.ended(mark.build, now, false);
-        for Elsewhere { mut row, peer, bytes, toolchain, from } in mark.rows {
+        for Elsewhere { mut row, peer, bytes, from } in mark.rows {
             row.machine = self.build_machine(mark.build, peer);
             let Some(build) = self.builds.open.get_mut(&mark.build) else { return };
             row.start_ms = ms(from.saturating_sub(build.began));
             build.meta.bytes_up += bytes.0;
             build.meta.bytes_down += bytes.1;
-            if let Some(toolchain) = toolchain.filter(|t| !build.meta.toolchains.contains(t)) {
-                build.meta.toolchains.push(toolchain);
-            }
             build.keep(row);
         }
         self.build_ending(mark.build);
@@ -449,7 +488,7 @@ impl Core {
         if let Some(build) = self.builds.open.get_mut(&run.build) {
             run.row.took_ms = ms(now.saturating_sub(run.began));
             run.row.compile_ms = run.row.took_ms;
-            run.row.reason = build.reason(run.reason.to_string());
+            run.row.reason = build.reason(run.reason);
             build.keep(run.row);
         }
         self.build_ending(run.build);
@@ -627,13 +666,13 @@ impl Core {
 
 /// What a job that runs here is called: its source, or what it links.
 fn file_of(ask: &Ask, reason: &Reason, build_cwd: &str) -> String {
-    let cwd = bytes::path(&ask.compile.cwd);
+    let cwd = &ask.compile.cwd;
     if let Some(plan) = ask.plans.first() {
-        return shown(&cwd.join(&plan.source), build_cwd);
+        return named(cwd, &plan.source, build_cwd);
     }
     let args = &ask.compile.argv;
     let output = || args.iter().skip_while(|a| *a != b"-o").nth(1);
     let last = || args.iter().skip(1).rev().find(|a| !a.starts_with(b"-"));
-    let named = if *reason == Reason::Link { output().or_else(last) } else { last() };
-    named.map_or_else(String::new, |name| shown(&cwd.join(bytes::path(name)), build_cwd))
+    let file = if *reason == Reason::Link { output().or_else(last) } else { last() };
+    file.map_or_else(String::new, |file| named(cwd, bytes::path(file), build_cwd))
 }

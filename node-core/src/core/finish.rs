@@ -579,7 +579,7 @@ impl Core {
         self.predictions.insert(source.clone(), (cpu_ms.max(1), result.max_rss_bytes));
         self.totals.remote += 1;
         self.record_remote(&job, &source, peer, result);
-        self.build_remote(&job, peer, result);
+        self.build_remote(&job, &source, peer, result);
         let ask_id = job.ask;
         let Some(ask) = self.asks.get_mut(&ask_id) else { return };
         ask.jobs.retain(|j| *j != id);

@@ -1064,7 +1064,7 @@ export type ShareSettings = {
  */
 preset: Preset, 
 /**
- * Seconds without input that count as away; 60 to 3600.
+ * Seconds without input that count as away; 1 to 3600, and the window offers minutes.
  */
 away_after_s: number, 
 /**

@@ -59,6 +59,11 @@ const DRIVERS: &[&str] = &[
     "mach",
 ];
 
+/// Whether a program of this name runs builds: all that is compiled below its directory belongs to it.
+pub fn is_driver(name: &str) -> bool {
+    DRIVERS.contains(&name)
+}
+
 /// The root among `chain`, which begins with the wrapper's parent and goes outwards. Only its own session counts: what
 /// lies beyond is a desktop, an editor or a service that lives for longer than a build.
 ///
@@ -68,6 +73,6 @@ const DRIVERS: &[&str] = &[
 pub fn root_of(chain: &[Ancestor]) -> Option<Root> {
     let session = chain.first()?.session;
     let own = || chain.iter().take_while(|a| a.session == session);
-    let driver = own().filter(|a| DRIVERS.contains(&a.name.as_str())).last();
+    let driver = own().filter(|a| is_driver(&a.name)).last();
     driver.or_else(|| own().filter(|a| a.root.pid != session).last()).map(|a| a.root)
 }

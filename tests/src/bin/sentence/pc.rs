@@ -80,8 +80,12 @@ impl Pc {
             _cable: cable,
         };
         // What a default route does at home: groups have a way out.
-        pc.root(&format!("ip route add 224.0.0.0/4 dev eth0 || nsenter --version >/dev/null; useradd -u {UID} -m -s /bin/bash {name}"))?;
-        pc.root(&format!("mkdir -p /run/user && install -d -m 700 -o {UID} -g {UID} /run/user/{UID}; mkdir -p /run/dbus"))?;
+        pc.root(&format!(
+            "ip route add 224.0.0.0/4 dev eth0 || nsenter --version >/dev/null; useradd -u {UID} -m -s /bin/bash {name}"
+        ))?;
+        pc.root(&format!(
+            "mkdir -p /run/user && install -d -m 700 -o {UID} -g {UID} /run/user/{UID}; mkdir -p /run/dbus"
+        ))?;
         Ok(pc)
     }
 
