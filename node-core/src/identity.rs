@@ -47,6 +47,8 @@ pub enum IdentityError {
     Unreadable(PathBuf),
     /// The key or its certificate could not be made.
     Crypto(String),
+    /// The keyring did not take a new key.
+    Keyring(String),
 }
 
 impl fmt::Display for IdentityError {
@@ -64,6 +66,9 @@ impl fmt::Display for IdentityError {
                 "{} holds no Ed25519 key\nhint: restore it from a backup, or move it away and join the team again",
                 path.display()
             ),
+            Self::Keyring(why) => {
+                write!(f, "the keyring did not take a new key: {why}\nhint: unlock the keyring and try again")
+            }
             Self::Crypto(what) => write!(f, "a key could not be made: {what}"),
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use keyring_core::api::CredentialStoreApi;
 use keyring_core::{Entry, Error};
 use potluck_api::view::KeyPlace;
+use potluck_model::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, IdentityError, KEY_FILE};
@@ -32,6 +33,9 @@ enum Choice {
     Keyring {
         /// Hexadecimal node id: another key in the entry is not ours.
         node: String,
+        /// The key that is about to take its place: after a crash the entry has one or the other.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
     },
     /// The file has it.
     File {
@@ -57,12 +61,36 @@ pub struct Opened {
 pub fn open(dir: &Path, want_keyring: bool) -> Result<Opened, IdentityError> {
     crate::dirs::make_private(dir).map_err(|error| IdentityError::Io(dir.to_owned(), error))?;
     match read_choice(dir)? {
-        Some(Choice::Keyring { node }) => from_keyring(dir, node),
+        Some(Choice::Keyring { node, next }) => from_keyring(dir, [Some(node), next]),
         Some(Choice::File { why, refused }) if !want_keyring || refused => in_file(dir, why, refused),
         Some(Choice::File { .. }) => into_keyring(dir, false),
         None if want_keyring => into_keyring(dir, true),
         None => in_file(dir, HEADLESS.to_owned(), false),
     }
+}
+
+/// A new key where the old one lies, which is gone then: for a node whose key its team has removed. Waits some seconds at
+/// most.
+pub fn renew(dir: &Path, old: NodeId) -> Result<Arc<Identity>, IdentityError> {
+    let identity = Identity::ephemeral()?;
+    let path = dir.join(KEY_FILE);
+    let Some(Choice::Keyring { .. }) = read_choice(dir)? else {
+        let written = crate::store::write_whole(&path, identity.pkcs8());
+        return written.map(|()| Arc::new(identity)).map_err(|error| IdentityError::Io(path, error));
+    };
+    let (pkcs8, user, next) = (identity.pkcs8().to_vec(), user_of(dir), identity.id().to_string());
+    remember(dir, &Choice::Keyring { node: old.to_string(), next: Some(next.clone()) })?;
+    let kept = in_time(move || {
+        let entry = entry(&user).map_err(|error| error.to_string())?;
+        entry.set_secret(&pkcs8).map_err(|error| error.to_string())?;
+        let back = entry.get_secret().map_err(|error| error.to_string())?;
+        if back == pkcs8 { Ok(()) } else { Err("it gave back another key".to_owned()) }
+    });
+    match kept.unwrap_or_else(|| Err("it did not answer".to_owned())) {
+        Ok(()) => remember(dir, &Choice::Keyring { node: next, next: None })?,
+        Err(why) => return Err(IdentityError::Keyring(why)),
+    }
+    Ok(Arc::new(identity))
 }
 
 fn in_file(dir: &Path, why: String, refused: bool) -> Result<Opened, IdentityError> {
@@ -72,14 +100,14 @@ fn in_file(dir: &Path, why: String, refused: bool) -> Result<Opened, IdentityErr
 }
 
 /// The keyring was chosen: only it has the key. If it gives none now, the node runs without a team until it does.
-fn from_keyring(dir: &Path, node: String) -> Result<Opened, IdentityError> {
+fn from_keyring(dir: &Path, nodes: [Option<String>; 2]) -> Result<Opened, IdentityError> {
     let (first, found) = mpsc::channel();
     let (later, mut opened) = tokio::sync::mpsc::unbounded_channel();
     let user = user_of(dir);
     // Its own thread: while a prompt is open the keyring does not answer, perhaps for hours.
     let looking = std::thread::Builder::new().name("keyring".to_owned()).spawn(move || {
         loop {
-            let got = get(&user).ok().filter(|identity| identity.id().to_string() == node);
+            let got = get(&user).ok().filter(|identity| nodes.contains(&Some(identity.id().to_string())));
             if let Some(identity) = got {
                 let _ = later.send(Arc::new(identity));
                 // After the key: whoever hears this finds it.
@@ -132,7 +160,7 @@ fn into_keyring(dir: &Path, first: bool) -> Result<Opened, IdentityError> {
     });
     match kept.unwrap_or_else(|| Err(("the keyring did not answer".to_owned(), true))) {
         Ok(identity) => {
-            remember(dir, &Choice::Keyring { node: identity.id().to_string() })?;
+            remember(dir, &Choice::Keyring { node: identity.id().to_string(), next: None })?;
             remove_same(dir, &identity);
             Ok(Opened { identity: Arc::new(identity), place: KeyPlace::Keyring, later: None })
         }

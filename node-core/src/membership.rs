@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_model::ids::{Digest, NodeId, TeamId};
@@ -107,7 +108,7 @@ impl fmt::Display for MembershipError {
             Self::NoTeam => f.write_str("this PC is in no team\nhint: potluck team create NAME, or potluck team join LINK"),
             Self::InTeam(name) => write!(f, "this PC is already in the team {name:?}, and a PC is in one team at a time\nhint: potluck team list"),
             Self::Removed => f.write_str(
-                "this PC's key was removed from the team and cannot come back\nhint: stop the node, move identity.pk8 away and join again",
+                "this PC was removed from the team, and its key cannot come back\nhint: join again; the node makes a new key for that",
             ),
             Self::NotAMember(node) => write!(f, "{} is not in the team", show(*node)),
             Self::Refused(why) => write!(f, "{why}"),
@@ -120,7 +121,7 @@ impl fmt::Display for MembershipError {
                 "this PC is the team's only keeper: without it nobody could take in or remove anyone\nhint: name another keeper first, with potluck team role PC keeper, or leave all the same with --force",
             ),
             Self::StaysKeeper => f.write_str(
-                "a keeper stays one as long as it is in the team\nhint: remove the PC; it can join again with a new key",
+                "a keeper stays one as long as it is in the team\nhint: remove the PC; when it joins again, it gets a new key",
             ),
             Self::NoInvite => f.write_str("there is no such open invitation on this PC\nhint: potluck team list shows them"),
         }
@@ -158,11 +159,9 @@ struct State {
 
 /// The team of this node.
 pub struct Membership {
-    identity: Arc<Identity>,
+    identity: RwLock<Arc<Identity>>,
     /// `identity` only stands in for the node's key, which cannot be had yet.
-    stands_in: bool,
-    /// The key that came later.
-    unlocked: OnceLock<Arc<Identity>>,
+    stands_in: AtomicBool,
     door: Arc<Door>,
     dir: PathBuf,
     state: Mutex<State>,
@@ -194,28 +193,37 @@ impl Membership {
         let state =
             State { set: load_statements(&dir.join("statements"))?, invites: load_invites(&dir.join("invites"))? };
         let view = watch::Sender::new(Arc::new(view_of(&identity, &state)));
-        let (unlocked, door) = (OnceLock::new(), Arc::default());
-        Ok(Self { identity, stands_in, unlocked, door, dir, state: Mutex::new(state), view, _lock: lock })
+        let (identity, stands_in) = (RwLock::new(identity), AtomicBool::new(stands_in));
+        Ok(Self { identity, stands_in, door: Arc::default(), dir, state: Mutex::new(state), view, _lock: lock })
     }
 
     /// This node's key, or what stands in for it.
-    pub fn identity(&self) -> &Arc<Identity> {
-        self.unlocked.get().unwrap_or(&self.identity)
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the node's key cannot be had yet.
     pub fn is_locked(&self) -> bool {
-        self.stands_in && self.unlocked.get().is_none()
+        self.stands_in.load(Ordering::Acquire)
     }
 
     /// The key could be had: whoever asks sees the team from now on.
     pub fn unlock(&self, identity: Arc<Identity>) {
-        if !self.stands_in {
-            return;
+        if self.is_locked() {
+            self.be(identity);
         }
-        let _ = self.unlocked.set(identity);
+    }
+
+    /// This PC has a new key: to its old team it is a stranger, who may be taken in. Only for a node that is in no team.
+    pub fn renew(&self, identity: Arc<Identity>) {
+        self.be(identity);
+    }
+
+    fn be(&self, identity: Arc<Identity>) {
         let state = self.lock();
-        self.view.send_replace(Arc::new(view_of(self.identity(), &state)));
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.stands_in.store(false, Ordering::Release);
+        self.view.send_replace(Arc::new(view_of(&self.identity(), &state)));
     }
 
     /// Whether this node was in a team and is not any more.
@@ -296,7 +304,7 @@ impl Membership {
         self.must_be_free(&state)?;
         let addresses = checked(addresses)?;
         let body = Body::Found { team_name: team.to_owned(), node_name: name.to_owned(), addresses };
-        let founding = codec::sign(self.identity(), Claim { team: None, authority: None, prev: None, body })?;
+        let founding = codec::sign(&self.identity(), Claim { team: None, authority: None, prev: None, body })?;
         let set = TeamSet::found(founding)?;
         let team = set.team();
         self.store_invites(&[])?;
@@ -328,7 +336,7 @@ impl Membership {
             return Err(MembershipError::OutOfRange("the number of addresses", format!("1 to {VIA_MAX}")));
         }
         let mut state = self.lock();
-        let set = joined(&state, self.identity())?;
+        let set = joined(&state, &self.identity())?;
         if !set.is_keeper(self.identity().id()) {
             return Err(MembershipError::Refused(Refusal::NotEntitled));
         }
@@ -400,7 +408,7 @@ impl Membership {
         let own = self.identity().id();
         {
             let state = self.lock();
-            let set = joined(&state, self.identity())?;
+            let set = joined(&state, &self.identity())?;
             let others = set.verdict().members.keys().any(|node| *node != own);
             if !force && others && set.keepers().all(|keeper| keeper.node == own) {
                 return Err(MembershipError::LastKeeper);
@@ -483,7 +491,7 @@ impl Membership {
     /// The team's name, if this node is in one.
     pub fn team_name(&self) -> Option<String> {
         let state = self.lock();
-        joined(&state, self.identity()).ok().map(|set| set.team_name().to_owned())
+        joined(&state, &self.identity()).ok().map(|set| set.team_name().to_owned())
     }
 
     /// Where the team's keepers were last reached; none if this node is in no team.
@@ -592,13 +600,13 @@ impl Membership {
             return Err(MembershipError::KeyLocked);
         }
         let mut state = self.lock();
-        let set = joined(&state, self.identity())?;
+        let set = joined(&state, &self.identity())?;
         let set = self.said(set, body(set)?)?;
         self.replace(&mut state, set)
     }
 
     fn said(&self, set: &TeamSet, body: Body) -> Result<TeamSet, Refusal> {
-        let statement = codec::sign(self.identity(), set.draft(self.identity().id(), body)?)?;
+        let statement = codec::sign(&self.identity(), set.draft(self.identity().id(), body)?)?;
         let id: StatementId = statement.id();
         let mut set = set.clone();
         let merged = set.merge(vec![statement]);
@@ -617,7 +625,7 @@ impl Membership {
         }
         store(&self.dir, "statements", &file)?;
         state.set = Some(set);
-        self.view.send_replace(Arc::new(view_of(self.identity(), state)));
+        self.view.send_replace(Arc::new(view_of(&self.identity(), state)));
         Ok(())
     }
 

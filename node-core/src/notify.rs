@@ -1,6 +1,7 @@
 //! Notifications of the desktop: `model::notify` decides, a thread here asks and shows. Without a bus or a service nothing
 //! happens and nothing is wrong.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -13,6 +14,12 @@ use potluck_model::notify::{Banner, Happened, Kind, Planner, Settings};
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Banners whose button is waited for; some services keep them for days, and each has a thread.
 const OPEN_MAX: usize = 8;
+/// Problems whose banner may still be there; three are told a day.
+const SHOWN_MAX: usize = 64;
+/// The service and its interface.
+const SERVICE: &str = "org.freedesktop.Notifications";
+/// Its object.
+const OBJECT: &str = "/org/freedesktop/Notifications";
 /// Name of the one action.
 const SHOW: &str = "show";
 
@@ -47,6 +54,8 @@ fn serve<F: Fn(String) + Send + Sync + 'static>(
     let clicked: Clicked = Arc::clone(clicked) as Clicked;
     let open = Arc::new(AtomicUsize::new(0));
     let (mut planner, mut bus) = (Planner::default(), None);
+    // Banners of problems by cause, to be closed when the cause is gone.
+    let mut shown: HashMap<String, u32> = HashMap::new();
     loop {
         let told = if planner.waits() {
             inbox.recv_timeout(LOOK_AGAIN)
@@ -56,6 +65,11 @@ fn serve<F: Fn(String) + Send + Sync + 'static>(
         let banners = match told {
             Ok((now, settings, happened)) => {
                 let is_quiet = is_inhibited(&mut bus);
+                if let Happened::Solved { cause } = &happened
+                    && let Some(id) = shown.remove(cause)
+                {
+                    withdraw(&mut bus, id);
+                }
                 let mut banners = if is_quiet { Vec::new() } else { planner.released() };
                 banners.extend(planner.happened(now, &settings, is_quiet, &happened));
                 banners
@@ -65,20 +79,36 @@ fn serve<F: Fn(String) + Send + Sync + 'static>(
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         };
         for banner in banners {
-            show(banner, &clicked, &open);
+            let cause = banner.cause.clone();
+            let id = show(banner, &clicked, &open);
+            if let (Some(cause), Some(id)) = (cause, id) {
+                if shown.len() >= SHOWN_MAX {
+                    shown.clear();
+                }
+                shown.insert(cause, id);
+            }
         }
     }
+}
+
+fn connected(bus: &mut Option<zbus::blocking::Connection>) -> Option<&zbus::blocking::Connection> {
+    if bus.is_none() {
+        *bus = zbus::blocking::Connection::session().ok();
+    }
+    bus.as_ref()
+}
+
+/// Takes a banner away. One that the person closed is none any more, which is no fault.
+fn withdraw(bus: &mut Option<zbus::blocking::Connection>, id: u32) {
+    let Some(connection) = connected(bus) else { return };
+    let _ = connection.call_method(Some(SERVICE), OBJECT, Some(SERVICE), "CloseNotification", &id);
 }
 
 /// Whether the service says that the person wants no notifications (KDE: do-not-disturb, full screen, a shared screen).
 /// Others have no such property; GNOME keeps what it does not show by itself.
 fn is_inhibited(bus: &mut Option<zbus::blocking::Connection>) -> bool {
-    if bus.is_none() {
-        *bus = zbus::blocking::Connection::session().ok();
-    }
-    let Some(connection) = bus else { return false };
-    let service = "org.freedesktop.Notifications";
-    let read = zbus::blocking::Proxy::new(connection, service, "/org/freedesktop/Notifications", service)
+    let Some(connection) = connected(bus) else { return false };
+    let read = zbus::blocking::Proxy::new(connection, SERVICE, OBJECT, SERVICE)
         .and_then(|proxy| proxy.get_property::<bool>("Inhibited"));
     if let Err(zbus::Error::InputOutput(_)) = &read {
         // The session's bus was started anew.
@@ -92,7 +122,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn show(banner: Banner, clicked: &Clicked, open: &Arc<AtomicUsize>) {
+/// The service's number of the banner.
+fn show(banner: Banner, clicked: &Clicked, open: &Arc<AtomicUsize>) -> Option<u32> {
     let mut notification = Notification::new();
     notification.appname("Potluck").icon("potluck").summary(&banner.title).body(&escaped(&banner.body));
     notification.action(SHOW, banner.button);
@@ -103,11 +134,15 @@ fn show(banner: Banner, clicked: &Clicked, open: &Arc<AtomicUsize>) {
     notification.hint(Hint::Category(category.to_owned())).hint(Hint::DesktopEntry("potluck".to_owned()));
     let handle = match notification.show() {
         Ok(handle) => handle,
-        Err(error) => return crate::log::debug(|| format!("no notification: {error}")),
+        Err(error) => {
+            crate::log::debug(|| format!("no notification: {error}"));
+            return None;
+        }
     };
+    let id = handle.id();
     if open.fetch_add(1, Ordering::Relaxed) >= OPEN_MAX {
         open.fetch_sub(1, Ordering::Relaxed);
-        return;
+        return Some(id);
     }
     let (clicked, open_then) = (Arc::clone(clicked), Arc::clone(open));
     let wait = move || {
@@ -122,4 +157,5 @@ fn show(banner: Banner, clicked: &Clicked, open: &Arc<AtomicUsize>) {
     if std::thread::Builder::new().name("notified".to_owned()).spawn(wait).is_err() {
         open.fetch_sub(1, Ordering::Relaxed);
     }
+    Some(id)
 }

@@ -187,6 +187,25 @@ fn two_makes_of_one_script_in_two_folders_are_two_builds() {
 }
 
 #[test]
+fn a_make_that_starts_itself_in_many_folders_is_one_build() {
+    let place = Place::new();
+    let parts: Vec<String> = (0..12).map(|n| format!("feast/part{n}")).collect();
+    std::fs::create_dir(place.at("feast")).unwrap();
+    for part in &parts {
+        place.project(part, 1, "");
+    }
+    std::fs::write(
+        place.at("feast/Makefile"),
+        "all: $(wildcard part*)\npart%: FORCE\n\t$(MAKE) -C $@\nFORCE:\n.PHONY: all FORCE\n",
+    )
+    .unwrap();
+    let made = place.command("make").args(["-C", "feast", "-j4", &place.cc()]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let builds = place.builds(1);
+    assert_eq!((&builds[0]["name"], sum(&builds[0]["counts"])), (&"feast".into(), 36));
+}
+
+#[test]
 fn potluck_run_keeps_the_exit_code_and_takes_all_it_starts_for_one_build() {
     let place = Place::new();
     place.project("stew", 3, "");

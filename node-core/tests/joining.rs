@@ -236,11 +236,11 @@ impl Middle {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let task = tokio::spawn(async move {
-            let config = tls::server(node.membership.identity(), tls::ALPN_JOIN, Arc::new(|_| true)).unwrap();
+            let config = tls::server(&node.membership.identity(), tls::ALPN_JOIN, Arc::new(|_| true)).unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(config);
             while let Ok((tcp, _)) = listener.accept().await {
                 let Ok(mut front) = acceptor.accept(tcp).await else { continue };
-                let mut back = stranger(node.membership.identity(), tls::ALPN_JOIN, keeper).await.unwrap();
+                let mut back = stranger(&node.membership.identity(), tls::ALPN_JOIN, keeper).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut front, &mut back).await;
             }
         });
@@ -279,7 +279,7 @@ async fn a_man_in_the_middle_of_asking_makes_the_pictures_differ() {
 /// A stranger without a link that has sent its request and read the offer.
 async fn offered(keeper: &Keeper, commitment: Vec<u8>) -> (tokio_rustls::client::TlsStream<TcpStream>, JoinOffer) {
     let node = Node::start().await;
-    let mut stream = stranger(node.membership.identity(), tls::ALPN_JOIN, keeper.node.addr).await.unwrap();
+    let mut stream = stranger(&node.membership.identity(), tls::ALPN_JOIN, keeper.node.addr).await.unwrap();
     send(&mut stream, &JoinRequest { name: "stranger".into(), commitment, ..JoinRequest::default() }).await;
     let offer = receive(&mut stream).await;
     (stream, offer)
@@ -318,8 +318,8 @@ async fn a_link_that_asks_a_keeper_does_not_work_without_pictures() {
         // An older Potluck, which shows none, gets in where nobody is asked.
         (keeper.node.invite(1), JoinRefusal::JoinOk),
     ] {
-        let mut stream = stranger(identity, tls::ALPN_JOIN, keeper.node.addr).await.unwrap();
-        let old = request(&stream, identity, &link);
+        let mut stream = stranger(&identity, tls::ALPN_JOIN, keeper.node.addr).await.unwrap();
+        let old = request(&stream, &identity, &link);
         assert!(old.commitment.is_empty());
         send(&mut stream, &old).await;
         assert_eq!(receive::<JoinOffer>(&mut stream).await.refusal(), refusal);
@@ -331,7 +331,7 @@ async fn answered_with(offer: JoinOffer, welcome: Vec<JoinWelcome>) -> Result<Jo
     let node = Node::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let config = tls::server(node.membership.identity(), tls::ALPN_JOIN, Arc::new(|_| true)).unwrap();
+    let config = tls::server(&node.membership.identity(), tls::ALPN_JOIN, Arc::new(|_| true)).unwrap();
     let playing = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         let mut stream: ServerStream<TcpStream> = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await.unwrap();

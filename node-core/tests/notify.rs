@@ -29,6 +29,7 @@ struct Shown {
 struct Service {
     shown: mpsc::Sender<Shown>,
     is_inhibited: Arc<AtomicBool>,
+    closed: mpsc::Sender<u32>,
     next: u32,
 }
 
@@ -78,7 +79,9 @@ impl Service {
         id
     }
 
-    fn close_notification(&self, _id: u32) {}
+    fn close_notification(&self, id: u32) {
+        let _ = self.closed.send(id);
+    }
 
     #[zbus(signal)]
     async fn action_invoked(emitter: &SignalEmitter<'_>, id: u32, key: &str) -> zbus::Result<()>;
@@ -115,7 +118,8 @@ fn a_banner_says_what_was_decided_waits_for_the_end_of_quiet_and_its_button_open
 
     let (shown, banners) = mpsc::channel();
     let is_inhibited = Arc::new(AtomicBool::new(true));
-    let service = Service { shown, is_inhibited: Arc::clone(&is_inhibited), next: 0 };
+    let (close, closed) = mpsc::channel();
+    let service = Service { shown, is_inhibited: Arc::clone(&is_inhibited), closed: close, next: 0 };
     let (ready, is_ready) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -150,6 +154,19 @@ fn a_banner_says_what_was_decided_waits_for_the_end_of_quiet_and_its_button_open
     };
     assert_eq!(banners.recv_timeout(SOON).unwrap(), expected);
     assert_eq!(clicks.recv_timeout(SOON).unwrap(), "builds/b2");
+    // A problem's banner goes with its cause, and is not there twice in a week.
+    let problem = |text: &str| Happened::Problem {
+        cause: "S1".to_owned(),
+        title: "The safe box doesn't work".to_owned(),
+        text: text.to_owned(),
+    };
+    tell(200, problem("No user namespaces."));
+    assert_eq!(banners.recv_timeout(SOON).unwrap().body, "No user namespaces.");
+    tell(201, problem("Still none."));
+    tell(202, Happened::Solved { cause: "another".to_owned() });
+    tell(203, Happened::Solved { cause: "S1".to_owned() });
+    assert_eq!(closed.recv_timeout(SOON).unwrap(), 2);
+    assert!(banners.try_recv().is_err());
     drop(bus.stdin.take());
     bus.wait().unwrap();
 }

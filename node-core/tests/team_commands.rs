@@ -112,6 +112,45 @@ fn a_pc_asks_is_compared_let_in_and_taken_out_and_both_sides_show_it() {
 }
 
 #[test]
+fn who_left_or_was_removed_comes_back_with_a_new_key_by_itself() {
+    let (keeper, joiner) = (Node::start("keeper"), Node::start("joiner"));
+    keeper.team(&["create", "lab"]);
+    let link = || keeper.team(&["invite"]).lines().last().unwrap().to_owned();
+    let id = || joiner.json(&["team", "list"])["this_pc"].as_str().unwrap().to_owned();
+    let key = joiner.dir.path().join(".local/state/potluck/identity.pk8");
+    let keys = || std::fs::read(&key).unwrap();
+    let is_in = |node: &str| {
+        let list = keeper.json(&["team", "list"]);
+        list["members"].as_array().unwrap().iter().any(|m| m["id"] == node)
+    };
+    joiner.team(&["join", &link()]);
+    let (first, first_key) = (id(), keys());
+    joiner.team(&["leave"]);
+    assert_eq!(id(), first, "the key is changed when another one is needed");
+    joiner.team(&["join", &link()]);
+    let second = id();
+    assert!(second != first && is_in(&second) && keys() != first_key);
+    keeper.until(&["team", "list"], "gone", |_| !is_in(&first));
+    keeper.team(&["remove", "joiner"]);
+    // Whether it has heard of that or not.
+    joiner.team(&["join", &link()]);
+    let third = id();
+    assert!(third != second && is_in(&third) && !is_in(&second));
+    // With the new key it is reached, and a new start finds it.
+    let connected = |status: &Value| status["peers"].as_array().unwrap().iter().any(|peer| peer["connected"] == true);
+    joiner.until(&["status"], "connected", connected);
+    let Node { dir, .. } = &joiner;
+    assert_eq!(
+        std::fs::read_dir(dir.path().join(".local/state/potluck"))
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().contains("identity") })
+            .count(),
+        1,
+        "the old keys are kept nowhere"
+    );
+}
+
+#[test]
 fn an_invitation_for_many_asks_a_keeper_and_can_be_taken_back() {
     let (keeper, joiner) = (Node::start("keeper"), Node::start("joiner"));
     keeper.team(&["create", "lab"]);

@@ -146,12 +146,13 @@ fn running(snapshot: &Snapshot, now_ms: u64, time_of_day: &dyn Fn(u64) -> (u8, u
 /// Blocked before helping before building before the rest.
 fn icon(snapshot: &Snapshot, problem: bool) -> Icon {
     match snapshot.share.state {
-        ShareState::Blocked { .. } => Icon::Attention,
+        // A role that a keeper gave it: nothing to mend here.
+        ShareState::Blocked { ref problem } if problem != "role" => Icon::Attention,
         _ if problem => Icon::Attention,
         ShareState::Helping { .. } | ShareState::Finishing { .. } => Icon::Helping,
         _ if !snapshot.building.is_empty() => Icon::Building,
         ShareState::Ready { .. } | ShareState::Held { .. } => Icon::Ready,
-        ShareState::Off | ShareState::Paused { .. } => Icon::Off,
+        ShareState::Off | ShareState::Paused { .. } | ShareState::Blocked { .. } => Icon::Off,
     }
 }
 

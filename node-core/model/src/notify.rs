@@ -155,7 +155,7 @@ impl Planner {
                     title: format!("\"{name}\" wants to join {team}"),
                     body: format!("Check that it shows {pictures}"),
                     button: "Review",
-                    opens: "team".to_owned(),
+                    opens: "settings/team".to_owned(),
                     cause: None,
                 }
             }

@@ -12,12 +12,13 @@ use potluck_api::view::OpenRequest;
 use potluck_model::builds::{self, Counts, End, Groups, Job as Row, Key, Kind, Origin, Root, report};
 use potluck_model::ids::{JobId, NodeId};
 use potluck_model::limits::{BUILD_JOBS_MAX, BUILDS_OPEN_MAX};
-use potluck_model::notify::{Ended, Happened, Settings as NotifySettings};
+use potluck_model::notify::{Ended, Happened, Settings as NotifySettings, clock};
 use potluck_model::reason::{Class, Reason};
 use potluck_wire::{ipc, pool};
 use rustc_hash::{FxHashMap, FxHasher};
 use tokio::sync::mpsc;
 
+use super::snapshot::shown_name;
 use super::submit::{Ask, Job};
 use super::view::name_of;
 use super::{ConnId, Core, Event, Replies};
@@ -320,21 +321,24 @@ impl Core {
         let found = root::find(compile.pid);
         let root = found.as_ref().map(|f| f.0);
         if let Some((root, dir)) = found {
-            if let Some(dir) = dir.filter(|dir| dir.len() > 1) {
-                self.builds.drivers.entry(group).or_default().push((dir, root));
+            let is_watched = self.watch_root(root);
+            if let Some(dir) = dir.filter(|dir| is_watched && dir.len() > 1) {
+                let drivers = self.builds.drivers.entry(group).or_default();
+                if !drivers.iter().any(|(_, known)| *known == root) {
+                    drivers.push((dir, root));
+                }
             }
-            self.watch_root(root);
         }
         self.builds.known.insert(place, root);
         root
     }
 
-    /// Hears of the end of a root, once for each.
-    fn watch_root(&mut self, root: Root) {
+    /// Hears of the end of a root, once for each. False: it cannot be heard of.
+    fn watch_root(&mut self, root: Root) -> bool {
         if self.builds.watched.contains(&root) {
-            return;
+            return true;
         }
-        let Some(fd) = root::watch(root) else { return };
+        let Some(fd) = root::watch(root) else { return false };
         self.builds.watched.insert(root);
         let events = self.events.clone();
         self.runtime.spawn(async move {
@@ -344,6 +348,7 @@ impl Core {
             }
             let _ = events.send(Event::RootEnded(root));
         });
+        true
     }
 
     pub(super) fn build_root_ended(&mut self, root: Root) {
@@ -593,11 +598,26 @@ impl Core {
             watched: false,
         };
         self.tell_person(happened);
+        self.build_is_recent(&meta);
         if self.builds.past.len() >= PAST_MAX {
             self.builds.past.pop_front();
         }
         self.builds.past.push_back(meta.clone());
         Some((meta, jobs))
+    }
+
+    /// A row of what happened lately. One compile by hand is none, nor what the person stopped.
+    fn build_is_recent(&mut self, meta: &Meta) {
+        let how = match meta.end {
+            Some(End::Ok) => "finished in",
+            Some(End::Failed) => "failed after",
+            _ => return,
+        };
+        if meta.counts.total() > 1 {
+            let name = shown_name(&meta.name);
+            let text = format!("{name} {how} {}", clock(Duration::from_millis(meta.took_ms)));
+            self.recent(text, Some(format!("builds/{}", meta.id)));
+        }
     }
 
     /// Something that the person may want to know; whether it becomes a notification is decided there.

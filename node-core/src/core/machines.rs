@@ -72,7 +72,7 @@ impl Core {
             found_by: self.found_by(id),
             // Tenths of a millisecond, for the same reason.
             rtt_us: peer.rtt.as_micros() as u64 / 100 * 100,
-            seen_ms: None,
+            seen_ms: self.team.seen(id).filter(|_| peer.link.is_none()),
         }
     }
 

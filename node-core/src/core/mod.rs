@@ -16,6 +16,7 @@ pub(crate) mod network;
 mod peers;
 mod problems;
 mod pulse;
+mod roles;
 mod serve;
 mod sharing;
 mod snapshot;
@@ -230,6 +231,8 @@ pub struct Core {
     /// Since when each problem is one, milliseconds since 1970.
     pub(crate) since: BTreeMap<String, u64>,
     pub(crate) problems_due_ms: u64,
+    /// Problems that were told by a notification, and when that was tried last.
+    pub(crate) told: BTreeMap<String, u64>,
     /// Members whose protocol is another one: name and version.
     pub(crate) strange: HashMap<NodeId, (String, String)>,
     /// Teams on this network that this PC is not in: hearsay, cleaned and bounded.
@@ -281,6 +284,7 @@ impl Core {
             pulse: pulse::Pulse::default(),
             since: BTreeMap::new(),
             problems_due_ms: 0,
+            told: BTreeMap::new(),
             strange: HashMap::new(),
             sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
             nearby: Vec::new(),
@@ -315,7 +319,8 @@ impl Core {
             events,
         };
         core.watch_door();
-        let slots = core.sharing.shared.decision.slots;
+        core.note_roles();
+        let slots = if core.team.serves() { core.sharing.shared.decision.slots } else { 0 };
         core.work(place::WorkerEvent::Slots(slots));
         core
     }

@@ -160,6 +160,7 @@ impl Core {
             self.peers.remove(&node);
             crate::log::info(&format!("{} is no member any more", node.short()));
         }
+        self.note_roles();
         let own = self.membership.identity().id();
         let is_keeper = view.members.get(&own).is_some_and(|m| m.role == potluck_model::team::Role::Keeper);
         if !is_keeper {

@@ -280,7 +280,7 @@ impl Core {
         self.place(place::Event::Heard { peer });
     }
 
-    fn hello(&mut self, peer: NodeId, hello: pool::Hello) {
+    fn hello(&mut self, peer: NodeId, mut hello: pool::Hello) {
         if hello.major != MAJOR {
             crate::log::warn(&format!(
                 "{} speaks protocol {} and this node {MAJOR}: update the older one",
@@ -292,6 +292,11 @@ impl Core {
             return self.close_link(peer);
         }
         self.strange.remove(&peer);
+        if let Some(why) = self.no_worker_of_ours(peer) {
+            // What the team's keepers say counts, not what it says itself: no job, no toolchain and no offer.
+            hello.slots = 0;
+            hello.not_serving = why.to_owned();
+        }
         let facts = PeerFacts {
             rtt: Duration::from_millis(1),
             bandwidth_bytes_s: 0,
@@ -602,6 +607,7 @@ impl Core {
         let missing = peer.image.missing(&self.tree, &[&closure]);
         if !missing.is_empty() {
             let known = peer.toolchains.insert(toolchain, Stage::Uploading);
+            self.team.sent_to(id, toolchain);
             self.upload(id, missing);
             if known.is_none() {
                 self.tell_watchers();
@@ -634,6 +640,7 @@ impl Core {
             peer.toolchains.insert(toolchain, Stage::Ready);
             crate::log::info(&format!("toolchain {} is ready on {}", toolchain.short(), id.short()));
             self.place(place::Event::Toolchain { peer: id, toolchain, ready: true });
+            self.toolchain_arrived(id, toolchain);
             if let Some(packed) = self.compilers.packed.get(&toolchain) {
                 let name = crate::toolchain::pack::display_name(&packed.manifest);
                 self.send(id, frame::Kind::ToolchainOffer(pool::ToolchainOffer { id: toolchain.0.0.to_vec(), name }));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use potluck_api::view::{Check, CheckState, Discovery, Fix, FixAction, Problem};
 use potluck_api::words::problem as words;
+use potluck_model::notify::Happened;
 use serde_json::{Value, json};
 
 use super::Core;
@@ -16,6 +17,10 @@ use super::view::name_of;
 const ALONE_AFTER_MS: u64 = 30_000;
 /// Clocks that differ by more are shown (UX 2.9, C1).
 const SKEW_US_MAX: u64 = 300_000_000;
+/// A problem is told by a notification when it lasts: what goes by itself is no reason to disturb anybody.
+const TELL_AFTER_MS: u64 = 10_000;
+/// How often a problem that goes on is offered again: whether it is told then is decided by `model::notify`.
+const TELL_AGAIN_MS: u64 = 3_600_000;
 /// How often problems are looked for while nobody watches: notifications wait for it.
 const LOOK_EVERY_MS: u64 = 1000;
 
@@ -98,6 +103,28 @@ impl Core {
         }
         if is_new {
             self.watch.touch();
+        }
+        self.tell_of_problems(now_ms);
+    }
+
+    /// Notifications: of what needs the person, and that it does not any more.
+    fn tell_of_problems(&mut self, now_ms: u64) {
+        let problems: Vec<Problem> = self.problems().into_iter().filter(|p| p.attention).collect();
+        let cause = |p: &Problem| format!("{} {}", p.code, p.headline);
+        let solved: Vec<String> =
+            self.told.keys().filter(|told| !problems.iter().any(|p| cause(p) == **told)).cloned().collect();
+        for cause in solved {
+            self.told.remove(&cause);
+            self.tell_person(Happened::Solved { cause });
+        }
+        for problem in problems {
+            let cause = cause(&problem);
+            let lately = self.told.get(&cause).is_some_and(|at| now_ms.saturating_sub(*at) < TELL_AGAIN_MS);
+            if lately || now_ms.saturating_sub(problem.since_ms) < TELL_AFTER_MS {
+                continue;
+            }
+            self.told.insert(cause.clone(), now_ms);
+            self.tell_person(Happened::Problem { cause, title: problem.headline, text: problem.detail });
         }
     }
 

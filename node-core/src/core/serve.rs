@@ -91,7 +91,10 @@ impl Guests {
 impl Core {
     /// Whether this node runs other people's jobs, and if not why. A worker that gives nothing right now is one.
     pub(crate) fn serving(&self) -> Result<u32, String> {
-        self.sharing.shared.serving()
+        match self.sharing.shared.serving() {
+            Ok(_) if !self.team.serves() => Err("in its team it only submits".to_owned()),
+            serving => serving,
+        }
     }
 
     pub(super) fn work(&mut self, event: WorkerEvent) {
@@ -133,7 +136,7 @@ impl Core {
     }
 
     pub(super) fn submitter_up(&mut self, peer: NodeId, outlet: Outlet, rtt: Duration) {
-        if self.serving().is_err() {
+        if self.serving().is_err() || !self.may_submit(peer) {
             return;
         }
         self.guests.guest(peer).tell(Command::Connected(outlet));
@@ -154,7 +157,11 @@ impl Core {
 
     /// A frame that concerns this node as a worker.
     pub(super) fn serve_frame(&mut self, peer: NodeId, kind: frame::Kind) {
-        if let Err(why) = self.serving() {
+        let refusal = match self.serving() {
+            Err(why) => Some(why),
+            Ok(_) => (!self.may_submit(peer)).then(|| "in the team your computer only serves".to_owned()),
+        };
+        if let Some(why) = refusal {
             if let frame::Kind::Job(job) = &kind {
                 self.refuse(peer, JobId(job.id), &Reason::Policy, &why);
             }
@@ -181,7 +188,7 @@ impl Core {
     }
 
     pub(super) fn serve_chunk(&mut self, peer: NodeId, chunk: pool::Chunk) {
-        if self.serving().is_ok() {
+        if self.serving().is_ok() && self.may_submit(peer) {
             self.guests.guest(peer).tell(Command::Chunk(chunk));
         }
     }

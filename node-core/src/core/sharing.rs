@@ -138,7 +138,7 @@ impl Core {
         };
         let (before, act) = (code_of(&old), self.sharing.shared.decision.act);
         // No job begins any more, and in the same instant those that run stand still.
-        let slots = self.sharing.shared.decision.slots;
+        let slots = if self.team.serves() { self.sharing.shared.decision.slots } else { 0 };
         if slots < self.worker.slots() {
             self.work(WorkerEvent::Slots(slots));
         }
@@ -197,7 +197,7 @@ impl Core {
 
     /// The promise of now with its reason: also where the number is the same as before.
     pub(super) fn tell_credits(&mut self, peer: NodeId) {
-        if self.serving().is_err() {
+        if self.serving().is_err() || !self.may_submit(peer) {
             return;
         }
         let slots = self.worker.share_of(peer).1;
@@ -323,6 +323,9 @@ impl Core {
     fn share_state(&self) -> ShareState {
         let shared = &self.sharing.shared;
         let jobs = self.guests.running() as u32;
+        if shared.on && !self.team.serves() {
+            return ShareState::Blocked { problem: "role".to_owned() };
+        }
         match &shared.decision.state {
             State::Off => ShareState::Off,
             State::Paused(_) => ShareState::Paused { until_ms: shared.resumes_ms },

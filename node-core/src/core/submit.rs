@@ -227,6 +227,9 @@ impl Core {
     pub(super) fn prepare(&mut self, id: u64) {
         let Some(ask) = self.asks.get(&id) else { return };
         let Some(compiler) = ask.compiler.clone() else { return };
+        if !self.team.submits() {
+            return self.here(id, Reason::Policy);
+        }
         let (compile, steering) = (Arc::clone(&ask.compile), ask.steering);
         let toolchain = match self.toolchain_of(id, steering, &compiler, &compile) {
             compilers_result::Known(toolchain) => toolchain,

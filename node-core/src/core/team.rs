@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_api::call::Call;
@@ -10,18 +11,21 @@ use potluck_api::view::{
     CheckWord, Fix, FixAction, Invitation, InviteView, JoinAsk, Joining, KeyPlace, MemberView, Problem, RecentRow,
     TeamView,
 };
-use potluck_model::ids::NodeId;
+use potluck_model::ids::{NodeId, ToolchainId};
+use potluck_model::notify::Happened;
 use potluck_model::team::Role;
 use potluck_model::team::check::Check;
 use potluck_wire::ipc;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
+use super::roles::Roles;
+use super::snapshot::shown_name;
 use super::{Core, Event, Replies};
 use crate::membership::MembershipError;
 use crate::membership::door::News;
 use crate::membership::invite::{self, JoinLink};
-use crate::transport::{self, Way};
+use crate::transport::{self, JoinError, Way};
 
 /// Rows of "recent" that are kept.
 const RECENT_MAX: usize = 20;
@@ -29,6 +33,8 @@ const RECENT_MAX: usize = 20;
 const SEEN_MAX: usize = 1024;
 /// Port of an address that has none.
 const PORT: u16 = 10555;
+/// Toolchains whose way to the others is remembered: a PC has a handful.
+const SENT_MAX: usize = 64;
 /// Addresses of a team nearby that are asked.
 const ASKED_MAX: usize = 8;
 
@@ -47,10 +53,28 @@ pub(crate) struct State {
     listeners: Vec<Replies>,
     /// When a member's last connection ended, milliseconds since 1970.
     seen: HashMap<NodeId, u64>,
+    /// What the keepers allow this PC and the others.
+    pub(super) roles: Roles,
+    /// Who was sent files of which toolchain; true: it can use them.
+    sent: HashMap<ToolchainId, HashMap<NodeId, bool>>,
     /// Where the node's key lies; None: it was not said.
     pub(crate) key: Option<KeyPlace>,
     /// Since when the key is locked in the keyring, milliseconds since 1970.
     locked_ms: u64,
+}
+
+impl State {
+    /// When a member's last connection ended, milliseconds since 1970.
+    pub(super) fn seen(&self, node: NodeId) -> Option<u64> {
+        self.seen.get(&node).copied()
+    }
+
+    /// Files of a toolchain are on their way to a machine.
+    pub(super) fn sent_to(&mut self, peer: NodeId, toolchain: ToolchainId) {
+        if self.sent.len() < SENT_MAX || self.sent.contains_key(&toolchain) {
+            self.sent.entry(toolchain).or_default().entry(peer).or_insert(false);
+        }
+    }
 }
 
 fn now_ms() -> u64 {
@@ -236,7 +260,7 @@ impl Core {
         self.team.listeners.push(replies.clone());
         self.joining(attempt, Joining::Connecting { team });
         let (membership, name, addresses) = (self.membership.clone(), self.settings.name.clone(), self.own_addresses());
-        let events = self.events.clone();
+        let (events, dir) = (self.events.clone(), self.settings.dirs.state.clone());
         let task = tokio::spawn(async move {
             let tell = |joining| {
                 let _ = events.send(Event::Joining(attempt, joining));
@@ -244,7 +268,19 @@ impl Core {
             let pending = |pending: transport::Pending| {
                 tell(Joining::Waiting { team: pending.team, check: words(Some(pending.check)) });
             };
-            let joined = transport::enter(&membership, &way, &name, &addresses, pending).await;
+            if membership.was_removed()
+                && let Err(error) = new_key(&membership, &dir).await
+            {
+                return tell(Joining::Failed { error });
+            }
+            let mut joined = transport::enter(&membership, &way, &name, &addresses, &pending).await;
+            if joined.as_ref().is_err_and(JoinError::is_removed) {
+                // It was removed and had not heard of it.
+                joined = match new_key(&membership, &dir).await {
+                    Ok(()) => transport::enter(&membership, &way, &name, &addresses, &pending).await,
+                    Err(error) => return tell(Joining::Failed { error }),
+                };
+            }
             tell(match joined {
                 Ok(joined) => {
                     Joining::Joined { team: membership.team_name().unwrap_or_default(), check: words(joined.check) }
@@ -298,8 +334,9 @@ impl Core {
     /// Something happened at the door.
     pub(super) fn door_news(&mut self, news: News) {
         match news {
-            News::Changed => {}
+            News::Changed => self.tell_of_asking(),
             News::Admitted { name, check, .. } => {
+                let name = shown_name(&name);
                 let text = format!("{name} joined the team.{}", shown(&words(check)));
                 self.recent(text, Some("settings/team".to_owned()));
                 self.team_changed();
@@ -334,8 +371,53 @@ impl Core {
     pub fn recent(&mut self, text: String, opens: Option<String>) {
         self.team.next_row += 1;
         let id = format!("team-{}", self.team.next_row);
-        self.team.recent.push_front(RecentRow { id, at_ms: now_ms(), text, opens });
+        self.add_recent(RecentRow { id, at_ms: now_ms(), text, opens });
+    }
+
+    fn add_recent(&mut self, row: RecentRow) {
+        self.team.recent.push_front(row);
         self.team.recent.truncate(RECENT_MAX);
+    }
+
+    /// Takes away what the person has seen: a row, or how an attempt to join ended.
+    pub(super) fn dismiss(&mut self, id: &str) {
+        let is_over = matches!(self.team.joining, Some(Joining::Joined { .. } | Joining::Failed { .. }));
+        if id == "joining" && is_over {
+            self.team.joining = None;
+        }
+        self.team.recent.retain(|row| row.id != id);
+    }
+
+    /// Whoever waits at the door: the keeper is told once of each.
+    fn tell_of_asking(&self) {
+        let Some(team) = self.membership.team_name() else { return };
+        for asking in self.membership.door().waiting() {
+            let pictures: Vec<&str> = asking.check.pictures().iter().map(|(picture, _)| *picture).collect();
+            self.tell_person(Happened::Join {
+                id: asking.id.to_string(),
+                name: shown_name(&asking.name),
+                team: shown_name(&team),
+                pictures: pictures.join(" "),
+            });
+        }
+    }
+
+    /// A machine can use a toolchain now. Its files may have been there from earlier: that is no news.
+    pub(super) fn toolchain_arrived(&mut self, peer: NodeId, toolchain: ToolchainId) {
+        let Some(machines) = self.team.sent.get_mut(&toolchain) else { return };
+        match machines.get_mut(&peer) {
+            Some(arrived) if !*arrived => *arrived = true,
+            _ => return,
+        }
+        let count = machines.values().filter(|arrived| **arrived).count();
+        let Some(packed) = self.compilers.packed.get(&toolchain) else { return };
+        let name = shown_name(&crate::toolchain::pack::display_name(&packed.manifest));
+        let machines = if count == 1 { "machine" } else { "machines" };
+        // One row for each toolchain, which counts on.
+        let id = format!("toolchain-{}", toolchain.short());
+        self.team.recent.retain(|row| row.id != id);
+        let text = format!("{name} was sent to {count} {machines}");
+        self.add_recent(RecentRow { id, at_ms: now_ms(), text, opens: Some("toolchains".to_owned()) });
     }
 
     /// A member's connection ended.
@@ -425,7 +507,8 @@ impl Core {
             out.push(Problem {
                 code: "R2".to_owned(),
                 headline: format!("This computer was removed from the team {name}."),
-                detail: "It builds alone now. It can join another team, or this one again with a new key.".to_owned(),
+                detail: "It builds alone now. It can join another team, or this one again: it gets a new key for that."
+                    .to_owned(),
                 fix: Fix {
                     label: "Join a team".to_owned(),
                     action: FixAction::View { name: "settings/team".to_owned() },
@@ -436,6 +519,15 @@ impl Core {
         }
         out
     }
+}
+
+/// A key that the team has not removed. The old one is kept nowhere.
+async fn new_key(membership: &std::sync::Arc<crate::membership::Membership>, dir: &Path) -> Result<(), String> {
+    let (dir, old) = (dir.to_owned(), membership.identity().id());
+    let made = tokio::task::spawn_blocking(move || crate::keys::renew(&dir, old)).await;
+    let identity = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    membership.renew(identity);
+    Ok(())
 }
 
 fn shown(check: &[CheckWord]) -> String {

@@ -126,6 +126,10 @@ impl Core {
                 json!({"ok": true})
             }
             Call::ToolchainShow { id } => self.toolchain_show(&id),
+            Call::Dismiss { id } => {
+                self.dismiss(&id);
+                json!({"ok": true})
+            }
             Call::PeersAdd { address } => self.peers_add(address),
             Call::PeersRemove { address } => self.peers_remove(address),
             Call::TeamCreate { name } => {

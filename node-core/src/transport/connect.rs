@@ -81,7 +81,7 @@ async fn connect_as(
     addr: SocketAddr,
     accept: Accept,
 ) -> Result<PeerStream, ConnectError> {
-    let config = tls::client(membership.identity(), alpn, accept)?;
+    let config = tls::client(&membership.identity(), alpn, accept)?;
     let tcp = match timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
         Ok(Ok(tcp)) => tcp,
         Ok(Err(error)) => return Err(ConnectError::Unreachable(addr, error)),

@@ -91,6 +91,13 @@ impl fmt::Display for JoinError {
 
 impl std::error::Error for JoinError {}
 
+impl JoinError {
+    /// This node's key was removed: with another one it can be taken in.
+    pub fn is_removed(&self) -> bool {
+        matches!(self, Self::Refused(JoinRefusal::JoinKeyRemoved) | Self::Membership(MembershipError::Removed))
+    }
+}
+
 impl From<io::Error> for JoinError {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)

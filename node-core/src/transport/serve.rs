@@ -73,8 +73,8 @@ impl Tls {
         let accept: tls::Accept = Arc::new(move |node| node != own && members.is_member(node));
         Ok(Self {
             own,
-            pool: tls::server(membership.identity(), ALPN_POOL, accept)?,
-            join: tls::server(membership.identity(), ALPN_JOIN, Arc::new(move |node| node != own))?,
+            pool: tls::server(&membership.identity(), ALPN_POOL, accept)?,
+            join: tls::server(&membership.identity(), ALPN_JOIN, Arc::new(move |node| node != own))?,
         })
     }
 }

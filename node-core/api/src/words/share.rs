@@ -98,6 +98,9 @@ pub fn sentence(state: &ShareState, helping: &[Helped], around: &Around) -> Stri
         ShareState::Blocked { problem } if problem == "S1" => {
             "This computer can't lock builds in a safe box, so it doesn't help others.".into()
         }
+        ShareState::Blocked { problem } if problem == "role" => {
+            "In its team this computer only submits, so it doesn't help others.".into()
+        }
         ShareState::Blocked { .. } => "Something needs you before this computer can help: see Help & checks.".into(),
     }
 }
@@ -128,6 +131,7 @@ pub fn short(state: &ShareState, clock: &Clock) -> String {
             format!("Finishing {}, then pausing", counted((*jobs).into(), "job", "jobs"))
         }
         ShareState::Blocked { problem } if problem == "S1" => "The safe box doesn't work".into(),
+        ShareState::Blocked { problem } if problem == "role" => "Not sharing – it only submits".into(),
         ShareState::Blocked { .. } => "Potluck needs you".into(),
     }
 }
