@@ -60,7 +60,7 @@ const THIRD_WITHIN: Duration = Duration::from_secs(10);
 /// The longest that the build may take.
 const BUILT_WITHIN: Duration = Duration::from_secs(600);
 /// Jobs at once, as make is told.
-const JOBS: u32 = 6;
+const JOBS: u32 = 4;
 const FOLDER: &str = "/var/tmp/potluck-sentence";
 const PICTURES_OF_TROUBLE: &str = "window.base64";
 
