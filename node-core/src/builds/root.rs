@@ -90,7 +90,11 @@ mod tests {
         let inner = "builds::root::tests::inside_a_pid_namespace_whose_leader_is_outside";
         let output = inside.args(["--ignored", "--exact", inner]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     #[test]

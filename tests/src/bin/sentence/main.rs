@@ -149,7 +149,14 @@ fn install(pc: &Pc, packages: &[PathBuf]) -> Outcome<()> {
     pc.root("apt-get -q -y --no-install-recommends install /root/potluck*.deb").map(drop)
 }
 
-fn office(hub: &Hub, base: &str, folder: &Path, packages: &[PathBuf; 2], steps: &mut Steps, hold: bool) -> Outcome<String> {
+fn office(
+    hub: &Hub,
+    base: &str,
+    folder: &Path,
+    packages: &[PathBuf; 2],
+    steps: &mut Steps,
+    hold: bool,
+) -> Outcome<String> {
     let mut mara = Pc::start(hub, 0, "mara", base, folder)?;
     let mut jan = Pc::start(hub, 1, "jan", base, folder)?;
     let objects = project::put(&mara)?;
@@ -168,7 +175,9 @@ fn office(hub: &Hub, base: &str, folder: &Path, packages: &[PathBuf; 2], steps: 
     let done = story(hub, base, folder, packages, steps, (&mut mara, &mut jan), windows, objects);
     if let Err(error) = &done {
         for pc in [&mara, &jan] {
-            let state = pc.shell("potluck status --json; potluck log -n 200; potluck doctor; true").unwrap_or_else(|e| e.to_string());
+            let state = pc
+                .shell("potluck status --json; potluck log -n 200; potluck doctor; true")
+                .unwrap_or_else(|e| e.to_string());
             let _ = std::fs::write(folder.join(&pc.name).join("state"), state);
         }
         if hold {
@@ -212,7 +221,8 @@ fn story(
     jan.choose("Share my CPU")?;
     let said = jan.tray_says("sharing that is on", PATIENCE, |says| !says.to_lowercase().contains("off"))?;
     steps.done(&format!("jan shares, by a click in the tray: {said:?}"));
-    let said = jan.tray_says("cores of somebody who is away", AWAY_WITHIN, |says| says.to_lowercase().contains("ready"))?;
+    let said =
+        jan.tray_says("cores of somebody who is away", AWAY_WITHIN, |says| says.to_lowercase().contains("ready"))?;
     steps.done(&format!("nobody touches jan's PC for a minute: {said:?}"));
 
     let (took, back) = build(mara, jan, steps, objects)?;
@@ -267,7 +277,8 @@ fn keyring(pc: &Pc) -> Outcome<String> {
     let found = pc.shell("secret-tool search --all service potluck 2>&1 || true")?;
     let user = found.lines().find_map(|l| l.strip_prefix("attribute.username = "));
     let user = user.context(|| format!("the keyring of {} has no key of Potluck: {found:?}", pc.name))?;
-    let files = pc.shell("find ~ -name '*.key' -o -name '*key.pem' -o -name identity.pem | grep -v keyrings || true")?;
+    let files =
+        pc.shell("find ~ -name '*.key' -o -name '*key.pem' -o -name identity.pem | grep -v keyrings || true")?;
     if !files.trim().is_empty() {
         return Err(Trouble::new(format!("{} has its key in a file as well: {files}", pc.name)));
     }
@@ -310,12 +321,19 @@ fn build(mara: &mut Pc, jan: &Pc, steps: &mut Steps, objects: usize) -> Outcome<
         std::fs::write(mara.path("/root/log.json"), &log)?;
         mara.shell(&format!("cd ~/zstd && mkdir .pool && make -s clean && make -s -j{JOBS}"))?;
         let plain = project::objects(mara)?;
-        let differ: Vec<&String> = plain.iter().filter(|(name, hash)| pool.get(*name) != Some(hash)).map(|(n, _)| n).collect();
+        let differ: Vec<&String> =
+            plain.iter().filter(|(name, hash)| pool.get(*name) != Some(hash)).map(|(n, _)| n).collect();
         if plain.len() != objects || pool.len() != objects || !differ.is_empty() {
-            let text = format!("{} objects here, {} from the pool, {objects} wanted; these differ: {differ:?}", plain.len(), pool.len());
+            let text = format!(
+                "{} objects here, {} from the pool, {objects} wanted; these differ: {differ:?}",
+                plain.len(),
+                pool.len()
+            );
             return Err(Trouble::new(text));
         }
-        steps.done(&format!("all {objects} objects are those of a plain build; lines of the log that say remote: {remote}"));
+        steps.done(&format!(
+            "all {objects} objects are those of a plain build; lines of the log that say remote: {remote}"
+        ));
         Ok(result)
     })
 }
@@ -335,7 +353,10 @@ fn taken_back(jan: &Pc, pressed: Instant) -> Outcome<Duration> {
     }
     let back = last_run.duration_since(pressed);
     if back > BACK_WITHIN {
-        return Err(Trouble::new(format!("{:.2} s after the key compilers of others still ran: {worst}", back.as_secs_f64())));
+        return Err(Trouble::new(format!(
+            "{:.2} s after the key compilers of others still ran: {worst}",
+            back.as_secs_f64()
+        )));
     }
     Ok(back)
 }
@@ -350,7 +371,9 @@ fn report(mara: &mut Pc, at_mara: &Window<'_>, steps: &mut Steps) -> Outcome<()>
     let banner = banner.map_err(|e| Trouble::new(format!("{e}; there were: {seen:?}")))?;
     steps.done(&format!("a notification: {} / {}", banner["title"], banner["body"]));
     mara.press_button(&banner)?;
-    let view = wait_until("the report in the window", PATIENCE, || Ok(Some(at_mara.view()?).filter(|v| v.starts_with("#/builds/"))))?;
+    let view = wait_until("the report in the window", PATIENCE, || {
+        Ok(Some(at_mara.view()?).filter(|v| v.starts_with("#/builds/")))
+    })?;
     at_mara.reads("Where the work was done", PATIENCE)?;
     steps.done(&format!("its button opened the report: {view}"));
     Ok(())
@@ -389,9 +412,16 @@ fn third(
         let status: serde_json::Value = serde_json::from_str(&lena.shell("potluck status --json")?)?;
         Ok((status["served"]["jobs"].as_u64() > Some(0)).then(|| asked.elapsed()))
     })?;
-    steps.done(&format!("joined by a link after {:.1} s, first job served after {:.1} s", joined.as_secs_f64(), served.as_secs_f64()));
+    steps.done(&format!(
+        "joined by a link after {:.1} s, first job served after {:.1} s",
+        joined.as_secs_f64(),
+        served.as_secs_f64()
+    ));
     if served > THIRD_WITHIN {
-        return Err(Trouble::new(format!("the third PC needed {:.1} s, {THIRD_WITHIN:?} are allowed", served.as_secs_f64())));
+        return Err(Trouble::new(format!(
+            "the third PC needed {:.1} s, {THIRD_WITHIN:?} are allowed",
+            served.as_secs_f64()
+        )));
     }
     Ok(served)
 }

@@ -88,8 +88,12 @@ impl Pc {
             _cable: cable,
         };
         // What a default route does at home: groups have a way out.
-        pc.root(&format!("ip route add 224.0.0.0/4 dev eth0 || nsenter --version >/dev/null; useradd -u {UID} -m -s /bin/bash {name}"))?;
-        pc.root(&format!("mkdir -p /run/user && install -d -m 700 -o {UID} -g {UID} /run/user/{UID}; mkdir -p /run/dbus"))?;
+        pc.root(&format!(
+            "ip route add 224.0.0.0/4 dev eth0 || nsenter --version >/dev/null; useradd -u {UID} -m -s /bin/bash {name}"
+        ))?;
+        pc.root(&format!(
+            "mkdir -p /run/user && install -d -m 700 -o {UID} -g {UID} /run/user/{UID}; mkdir -p /run/dbus"
+        ))?;
         Ok(pc)
     }
 
@@ -97,7 +101,16 @@ impl Pc {
         // Into its share of the processors first.
         let mut command = Command::new("sh");
         let script = "[ ! -e \"$0\" ] || echo $$ >\"$0\"; exec nsenter \"$@\"";
-        command.args(["-c", script]).arg(self.share.join("cgroup.procs")).args(["-t", &self.first.to_string(), "-m", "-u", "-i", "-n", "-p", "--"]);
+        command.args(["-c", script]).arg(self.share.join("cgroup.procs")).args([
+            "-t",
+            &self.first.to_string(),
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "--",
+        ]);
         command.args(words).env_clear().env("LANG", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive");
         command.env("HOME", "/root").env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null());

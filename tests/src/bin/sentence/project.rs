@@ -11,15 +11,21 @@ use crate::pc::Pc;
 
 /// Ways to compile the library, each into a folder of its own: together more than the half minute from which on a
 /// build is told by a notification.
-const WAYS: &[(&str, &str)] =
-    &[("fast", "-O3"), ("pic", "-O3 -fPIC"), ("debug", "-O2 -g"), ("small", "-Os -g -fPIC"), ("lto", "-O2 -funroll-loops")];
+const WAYS: &[(&str, &str)] = &[
+    ("fast", "-O3"),
+    ("pic", "-O3 -fPIC"),
+    ("debug", "-O2 -g"),
+    ("small", "-Os -g -fPIC"),
+    ("lto", "-O2 -funroll-loops"),
+];
 
 /// Puts it into mara's home. How many objects there are.
 pub fn put(pc: &Pc) -> Outcome<usize> {
     let zstd = Workload::prepare("zstd")?;
     let from = zstd.roots.first().context(|| "zstd has no folder".into())?;
     let place = format!("/home/{}/zstd", pc.name);
-    for (file, _) in zstd.files.iter().filter(|(f, _)| f.extension().is_some_and(|e| e == "c" || e == "h" || e == "S")) {
+    for (file, _) in zstd.files.iter().filter(|(f, _)| f.extension().is_some_and(|e| e == "c" || e == "h" || e == "S"))
+    {
         let below = file.strip_prefix(from).context(|| format!("{} is elsewhere", file.display()))?;
         let to = pc.path(&place).join(below);
         fs::create_dir_all(to.parent().context(|| "no folder".into())?)?;

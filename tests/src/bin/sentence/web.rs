@@ -39,10 +39,11 @@ impl<'a> Window<'a> {
         let mut window = Self { network, address: address.to_owned(), session: String::new() };
         let options = json!({"binary": "/usr/bin/potluck-tray", "args": ["--show"]});
         let wanted = json!({"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": options}}});
-        let made = wait_until("a WebDriver session", PATIENCE, || match window.ask("POST", "/session", Some(&wanted)) {
-            Err(e) if e.to_string().contains("Connection refused") => Ok(None),
-            other => other.map(Some),
-        })?;
+        let made =
+            wait_until("a WebDriver session", PATIENCE, || match window.ask("POST", "/session", Some(&wanted)) {
+                Err(e) if e.to_string().contains("Connection refused") => Ok(None),
+                other => other.map(Some),
+            })?;
         let id = made["sessionId"].as_str().context(|| format!("no session in {made}"))?;
         window.session = format!("/session/{id}");
         Ok(window)
@@ -66,7 +67,9 @@ impl<'a> Window<'a> {
         let value: Value = serde_json::from_str(json).context(|| format!("the driver said {text:?}"))?;
         let value = &value["value"];
         match value["error"].as_str() {
-            Some(error) => Err(Trouble::new(format!("the window: {error}: {}", value["message"].as_str().unwrap_or("")))),
+            Some(error) => {
+                Err(Trouble::new(format!("the window: {error}: {}", value["message"].as_str().unwrap_or(""))))
+            }
             None => Ok(value.clone()),
         }
     }
@@ -87,7 +90,9 @@ impl<'a> Window<'a> {
         let read = wait_until(&format!("{words:?} in the window"), within, || {
             Ok(Some(self.text()?).filter(|text| text.contains(words)))
         });
-        read.map_err(|e| Trouble::new(format!("{e}; it says: {}", self.text().unwrap_or_default().replace('\n', " | "))))
+        read.map_err(|e| {
+            Trouble::new(format!("{e}; it says: {}", self.text().unwrap_or_default().replace('\n', " | ")))
+        })
     }
 
     fn find(&self, role: &str, name: &str) -> Outcome<String> {
@@ -95,7 +100,9 @@ impl<'a> Window<'a> {
             let found = self.look(FIND, json!([role, name]))?;
             Ok(found[ELEMENT].as_str().map(str::to_owned))
         });
-        found.map_err(|e| Trouble::new(format!("{e}; it says: {}", self.text().unwrap_or_default().replace('\n', " | "))))
+        found.map_err(|e| {
+            Trouble::new(format!("{e}; it says: {}", self.text().unwrap_or_default().replace('\n', " | ")))
+        })
     }
 
     /// Clicks it.
