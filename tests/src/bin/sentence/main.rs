@@ -48,7 +48,7 @@ enum What {
 
 /// A start, a page, a handshake on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// UX 5: a PC is away after a minute at the earliest; the rest is patience.
+/// UX 2.4: a PC is away after a minute at the earliest; the rest is patience.
 const AWAY_WITHIN: Duration = Duration::from_secs(100);
 /// From the key press on: foreign processes are stopped. ARCHITECTURE.md, rule 10: 1.4 s at worst while the owner's programs
 /// want every core; here two PCs and whatever else runs want the same ones.

@@ -54,7 +54,8 @@ impl Pc {
     pub fn start(hub: &Hub, index: usize, name: &str, base: &str, folder: &Path) -> Outcome<Self> {
         let folder = folder.join(name);
         fs::create_dir_all(&folder)?;
-        fs::copy(std::env::current_exe()?, folder.join("first"))?;
+        // Also when it was built anew in the meantime.
+        fs::copy("/proc/self/exe", folder.join("first"))?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("sentence.sh");
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "sh"]);

@@ -1,4 +1,4 @@
-//! What mara builds: the zstd library, twice with different options, by plain make.
+//! What mara builds: the zstd library, several times over with different options, by plain make.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,13 @@ use crate::pc::Pc;
 
 /// Ways to compile the library, each into a folder of its own: together more than the half minute from which on a
 /// build is told by a notification.
-const WAYS: &[(&str, &str)] = &[("fast", "-O3 -fPIC"), ("debug", "-O2 -g")];
+const WAYS: &[(&str, &str)] = &[
+    ("fast", "-O3"),
+    ("pic", "-O3 -fPIC"),
+    ("debug", "-O2 -g"),
+    ("small", "-Os -g -fPIC"),
+    ("wide", "-O2 -funroll-loops"),
+];
 
 /// Puts it into mara's home. How many objects there are.
 pub fn put(pc: &Pc) -> Outcome<usize> {
