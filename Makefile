@@ -5,8 +5,12 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
+<<<<<<< HEAD
 .PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test
 .PHONY: screenshots clean-root clean-lab
+=======
+.PHONY: help install-deps build package demo test check identity bench faults attacks peers tray-test sentence clean-root clean-lab
+>>>>>>> sentence
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
@@ -20,6 +24,7 @@ help:
 	@echo 'make ui-test   the window in a real browser against a simulated node'
 	@echo 'make screenshots  every view, light and dark, into ui/screenshots'
 	@echo 'make tray-test the tray app on a display and a session bus of its own'
+	@echo 'make sentence  the whole product: packages in clean Debian roots, a team by clicks, a build, a key press (needs root)'
 	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
 	@echo 'make build     the programs, in $(LAB)'
 	@echo 'make package   Debian packages, installed, used and removed in a clean Debian root (the check needs root)'
@@ -42,7 +47,11 @@ build:
 TRAY = $(and $(wildcard src-tauri/Cargo.toml),$(if $(filter node,$(ARGS)),,yes))
 package: build
 	@installers/deps.sh package
+<<<<<<< HEAD
 	$(if $(TRAY),installers/deps.sh desktop && installers/ui.sh run --silent build)
+=======
+	$(if $(TRAY),installers/ui.sh run --silent build)
+>>>>>>> sentence
 	$(if $(TRAY),$(CARGO) build --release --locked -p potluck-tray)
 	@installers/package.sh $(or $(ARGS),$(if $(TRAY),,--only node))
 	@installers/check-package.sh
@@ -98,6 +107,15 @@ tray-test: install-desktop ui
 	@icons/render.sh --check
 	$(CARGO) build --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
 	$(or $(CARGO_TARGET_DIR),target)/debug/tray $(ARGS)
+
+# The real packages, so the release builds. ARGS: --hold leaves the PCs there when something goes wrong.
+sentence: install-deps
+	@installers/deps.sh desktop package
+	installers/ui.sh run --silent build
+	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked -p potluck-tray
+	@installers/package.sh
+	$(LAB)/sentence $(ARGS)
 
 # ARGS: other commands than the two, each in quotes.
 clean-root:

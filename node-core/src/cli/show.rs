@@ -19,6 +19,16 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// Where the node's private key lies, of a status.
+fn key_place(key: &Value) -> String {
+    if key == "keyring" {
+        return "in the keyring of the desktop".to_owned();
+    }
+    let why = text(&key["file"]).lines().next().unwrap_or_default();
+    let colon = if why.is_empty() { "" } else { ": " };
+    format!("in a file that only you can read{colon}{why}")
+}
+
 /// Bytes for people.
 pub(super) fn bytes(n: u64) -> String {
     match n {
@@ -308,12 +318,7 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
                 format!("{}, up {} s, {}", text(&node["version"]), node["up_s"], text(&node["listen"])),
                 String::new(),
             ));
-            checks.push((
-                "ok",
-                "key".into(),
-                "in a file that only you can read (no keyring is used yet)".into(),
-                String::new(),
-            ));
+            checks.push(("ok", "key".into(), key_place(&answer["key"]), String::new()));
             let sandbox = &answer["sandbox"];
             if sandbox["ok"] == true {
                 checks.push(("ok", "sandbox".into(), "self-test passed".into(), String::new()));
@@ -383,4 +388,17 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
         }
     }
     Ok(if checks.iter().any(|c| c.0 == "fail") { ExitCode::from(5) } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doctor_says_where_the_key_really_lies() {
+        assert_eq!(key_place(&json!("keyring")), "in the keyring of the desktop");
+        assert_eq!(key_place(&json!({"file": "no\nhint: x"})), "in a file that only you can read: no");
+        assert_eq!(key_place(&json!({"file": ""})), "in a file that only you can read");
+        assert_eq!(key_place(&Value::Null), "in a file that only you can read");
+    }
 }

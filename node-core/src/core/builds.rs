@@ -95,6 +95,9 @@ pub(super) struct Building {
     ending: Option<Ending>,
 }
 
+/// Programs that run builds in one process group, by the directory that each runs in.
+type Drivers = Vec<(Vec<u8>, Root)>;
+
 /// Everything of builds that the core knows.
 pub(crate) struct Builds {
     groups: Groups,
@@ -106,7 +109,7 @@ pub(crate) struct Builds {
     /// Roots by process group, session and a digest of the directory.
     known: FxHashMap<(u32, u32, u64), Option<Root>>,
     /// Directories that drivers run in, by process group and session: what is compiled below one is known to be its.
-    drivers: FxHashMap<(u32, u32), Vec<(Vec<u8>, Root)>>,
+    drivers: FxHashMap<(u32, u32), Drivers>,
     watched: HashSet<Root>,
     local: FxHashMap<ConnId, LocalRun>,
     notifier: Notifier,

@@ -257,7 +257,7 @@ impl Core {
                 "listen": self.settings.listen.to_string(),
                 "pid": std::process::id(),
                 "up_s": self.started.elapsed().as_secs(),
-                "key": "file",
+                "key": if self.team.key == Some(potluck_api::view::KeyPlace::Keyring) { "keyring" } else { "file" },
             },
             "team": if team.joined { json!({"id": team.id, "name": team.name, "members": team.members}) } else { Value::Null },
             "sharing": self.share_status(),

@@ -1,12 +1,10 @@
 //! Whoever shows notifications: keeps them, and presses their buttons when told to.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use zbus::blocking::{Connection, connection};
-use zbus::object_server::SignalEmitter;
-use zbus::zvariant::OwnedValue;
 
+use super::notifications::{Kept, Service};
 use crate::{Context, Outcome};
 
 /// Where the service lies.
@@ -23,51 +21,6 @@ pub struct Banner {
     pub body: String,
     /// Name and label of each action, one behind the other.
     pub actions: Vec<String>,
-}
-
-type Kept = Arc<Mutex<Vec<Banner>>>;
-
-struct Service {
-    kept: Kept,
-}
-
-#[zbus::interface(name = "org.freedesktop.Notifications")]
-impl Service {
-    #[expect(clippy::too_many_arguments, reason = "the specification's")]
-    fn notify(
-        &self,
-        _app: String,
-        _replaces: u32,
-        _icon: String,
-        summary: String,
-        body: String,
-        actions: Vec<String>,
-        _hints: HashMap<String, OwnedValue>,
-        _timeout: i32,
-    ) -> u32 {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = kept.len() as u32 + 1;
-        kept.push(Banner { id, title: summary, body, actions });
-        id
-    }
-
-    fn get_capabilities(&self) -> Vec<String> {
-        ["actions", "body"].map(String::from).to_vec()
-    }
-
-    fn get_server_information(&self) -> (String, String, String, String) {
-        ("pc-desktop".into(), "potluck".into(), "1".into(), "1.2".into())
-    }
-
-    fn close_notification(&self, _id: u32) {}
-
-    /// A button was pressed.
-    #[zbus(signal)]
-    async fn action_invoked(emitter: &SignalEmitter<'_>, id: u32, action: &str) -> zbus::Result<()>;
-
-    /// It is gone.
-    #[zbus(signal)]
-    async fn notification_closed(emitter: &SignalEmitter<'_>, id: u32, reason: u32) -> zbus::Result<()>;
 }
 
 /// The service on a bus.

@@ -2,6 +2,7 @@
 
 pub mod banners;
 pub mod display;
+mod notifications;
 pub mod tray;
 mod watcher;
 

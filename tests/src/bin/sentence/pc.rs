@@ -43,6 +43,9 @@ pub struct Pc {
     programs: Vec<Program>,
     desktop: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
     holder: Child,
+    /// A CPU group, where the kernel has the old kind of them: else one PC's programs would starve the jobs on another,
+    /// which have the lowest priority on the kernel that all share.
+    share: PathBuf,
     _cable: ChildStdin,
 }
 
@@ -51,7 +54,8 @@ impl Pc {
     pub fn start(hub: &Hub, index: usize, name: &str, base: &str, folder: &Path) -> Outcome<Self> {
         let folder = folder.join(name);
         fs::create_dir_all(&folder)?;
-        fs::copy(std::env::current_exe()?, folder.join("first"))?;
+        // Also when it was built anew in the meantime.
+        fs::copy("/proc/self/exe", folder.join("first"))?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("sentence.sh");
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "sh"]);
@@ -69,7 +73,12 @@ impl Pc {
         let first: u32 = children.trim().parse().context(|| format!("{name} has the processes {children:?}"))?;
         hub.plug(index, first)?;
         let cable = holder.stdin.take().expect("a pipe");
+        let share = Path::new("/sys/fs/cgroup/cpu").join(format!("potluck-sentence-{name}-{}", std::process::id()));
+        if fs::create_dir(&share).is_ok() {
+            fs::write(share.join("cgroup.procs"), first.to_string())?;
+        }
         let pc = Self {
+            share,
             name: name.into(),
             first,
             index,
@@ -90,8 +99,19 @@ impl Pc {
     }
 
     fn enter(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.first.to_string(), "-m", "-u", "-i", "-n", "-p", "--"]);
+        // Into its share of the processors first.
+        let mut command = Command::new("sh");
+        let script = "[ ! -e \"$0\" ] || echo $$ >\"$0\"; exec nsenter \"$@\"";
+        command.args(["-c", script]).arg(self.share.join("cgroup.procs")).args([
+            "-t",
+            &self.first.to_string(),
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "--",
+        ]);
         command.args(words).env_clear().env("LANG", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive");
         command.env("HOME", "/root").env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null());
@@ -251,8 +271,9 @@ impl Pc {
 
     /// Compiler processes of others here, in whatever state.
     pub fn foreign(&self) -> Vec<Process> {
-        let all = family(self.first);
-        all.into_iter().filter(|p| ["cc1", "cc1plus", "as"].contains(&p.name.as_str()) && p.state != 'Z').collect()
+        // What entered the PC's namespaces has its parent outside.
+        let all = self.programs.iter().flat_map(|p| family(p.pid()));
+        all.filter(|p| ["cc1", "cc1plus", "as"].contains(&p.name.as_str()) && p.state != 'Z').collect()
     }
 }
 
@@ -265,6 +286,13 @@ impl Drop for Pc {
         // The first process of a pid namespace takes every other one with it.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+        let gone = wait_until("the end of a PC's processes", UP_WITHIN, || {
+            let procs = fs::read_to_string(self.share.join("cgroup.procs")).unwrap_or_default();
+            Ok(procs.is_empty().then_some(()))
+        });
+        if gone.is_ok() {
+            let _ = fs::remove_dir(&self.share);
+        }
     }
 }
 
