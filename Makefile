@@ -5,12 +5,8 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
-<<<<<<< HEAD
 .PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test
-.PHONY: screenshots clean-root clean-lab
-=======
-.PHONY: help install-deps build package demo test check identity bench faults attacks peers tray-test sentence clean-root clean-lab
->>>>>>> sentence
+.PHONY: screenshots sentence clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
@@ -47,11 +43,7 @@ build:
 TRAY = $(and $(wildcard src-tauri/Cargo.toml),$(if $(filter node,$(ARGS)),,yes))
 package: build
 	@installers/deps.sh package
-<<<<<<< HEAD
 	$(if $(TRAY),installers/deps.sh desktop && installers/ui.sh run --silent build)
-=======
-	$(if $(TRAY),installers/ui.sh run --silent build)
->>>>>>> sentence
 	$(if $(TRAY),$(CARGO) build --release --locked -p potluck-tray)
 	@installers/package.sh $(or $(ARGS),$(if $(TRAY),,--only node))
 	@installers/check-package.sh

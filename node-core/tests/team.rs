@@ -146,12 +146,12 @@ async fn a_stranger_is_refused_before_any_application_byte() {
     let mut founder = Node::founder().await;
     let stray = Node::start().await;
     // The handshake may look finished to the client, which is told of the refusal right after it.
-    if let Ok(mut stream) = stranger(stray.membership.identity(), tls::ALPN_POOL, founder.addr).await {
+    if let Ok(mut stream) = stranger(&stray.membership.identity(), tls::ALPN_POOL, founder.addr).await {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let _ = stream.write_all(preface).await;
         assert_eq!(all_bytes(&mut stream).await, b"");
     }
-    assert!(stranger(stray.membership.identity(), b"h2", founder.addr).await.is_err());
+    assert!(stranger(&stray.membership.identity(), b"h2", founder.addr).await.is_err());
     // Not Potluck at all.
     let mut tcp = TcpStream::connect(founder.addr).await.unwrap();
     tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
@@ -166,7 +166,7 @@ async fn many_failures_of_one_address_are_not_even_heard_and_then_forgiven() {
     let stray = Node::start().await;
     let mut unheard = 0;
     for _ in 0..100 {
-        unheard += usize::from(stranger(stray.membership.identity(), b"h2", founder.addr).await.is_err());
+        unheard += usize::from(stranger(&stray.membership.identity(), b"h2", founder.addr).await.is_err());
     }
     assert_eq!(unheard, 100);
     // Heard again after the window, which `join` finds out by asking until then.
@@ -220,7 +220,7 @@ async fn a_replayed_or_altered_join_is_refused_and_consumes_nothing() {
     let founder = Node::founder().await;
     let link = founder.invite(1);
     let honest = Node::start().await;
-    let identity = honest.membership.identity();
+    let identity = &*honest.membership.identity();
     let join_stream = || async { stranger(identity, tls::ALPN_JOIN, founder.addr).await.unwrap() };
 
     // Captured before it was confirmed.
@@ -231,7 +231,7 @@ async fn a_replayed_or_altered_join_is_refused_and_consumes_nothing() {
     drop(first);
 
     let thief = Node::start().await;
-    for by in [identity, thief.membership.identity()] {
+    for by in [identity, &*thief.membership.identity()] {
         let mut replay = stranger(by, tls::ALPN_JOIN, founder.addr).await.unwrap();
         send(&mut replay, &captured).await;
         let offer: JoinOffer = receive(&mut replay).await;

@@ -321,29 +321,6 @@ fn build(mara: &mut Pc, jan: &Pc, steps: &mut Steps, objects: usize) -> Outcome<
     }
     let pool = project::objects(mara)?;
     steps.done(&format!("the build ended well after {:.0} s with {} objects", took.as_secs_f64(), pool.len()));
-<<<<<<< HEAD
-    Ok((took, back)).and_then(|result| {
-        let log = mara.shell("potluck log --json -n 100000")?;
-        let remote = log.lines().filter(|l| l.contains("\"remote\"")).count();
-        std::fs::write(mara.path("/root/log.json"), &log)?;
-        mara.shell(&format!("cd ~/zstd && mkdir .pool && make -s clean && make -s -j{JOBS}"))?;
-        let plain = project::objects(mara)?;
-        let differ: Vec<&String> =
-            plain.iter().filter(|(name, hash)| pool.get(*name) != Some(hash)).map(|(n, _)| n).collect();
-        if plain.len() != objects || pool.len() != objects || !differ.is_empty() {
-            let text = format!(
-                "{} objects here, {} from the pool, {objects} wanted; these differ: {differ:?}",
-                plain.len(),
-                pool.len()
-            );
-            return Err(Trouble::new(text));
-        }
-        steps.done(&format!(
-            "all {objects} objects are those of a plain build; lines of the log that say remote: {remote}"
-        ));
-        Ok(result)
-    })
-=======
     // Who checks, asks; the person did not.
     let status: serde_json::Value = serde_json::from_str(&mara.shell("potluck status --json")?)?;
     let remote = status["jobs"]["remote"].as_u64().unwrap_or(0);
@@ -364,7 +341,6 @@ fn build(mara: &mut Pc, jan: &Pc, steps: &mut Steps, objects: usize) -> Outcome<
     }
     steps.done(&format!("all {objects} objects are those of a plain build; jan's PC made {remote} of them"));
     Ok((took, back))
->>>>>>> sentence
 }
 
 /// Waits until nothing of others runs on a PC, and looks for as long as it shall stay so.

@@ -16,11 +16,7 @@ const WAYS: &[(&str, &str)] = &[
     ("pic", "-O3 -fPIC"),
     ("debug", "-O2 -g"),
     ("small", "-Os -g -fPIC"),
-<<<<<<< HEAD
-    ("lto", "-O2 -funroll-loops"),
-=======
     ("wide", "-O2 -funroll-loops"),
->>>>>>> sentence
 ];
 
 /// Puts it into mara's home. How many objects there are.
