@@ -86,7 +86,7 @@ fn a_week_of_events_gives_exactly_these_banners() {
         "100 wine finished / 1 830 files in 1:52 · 92 % on other machines / Show report / builds/b1",
         "160 linux finished / 1 830 files in 0:30 · 92 % on other machines / Show report / builds/b4",
         "300 wine failed / 2 errors, first: dlls/ntdll/loader.c / Show errors / builds/b6",
-        "800 \"lab-04\" wants to join Kernel lab / Check that it shows 🐟 🔑 🌲 🚲 / Review / team",
+        "800 \"lab-04\" wants to join Kernel lab / Check that it shows 🐟 🔑 🌲 🚲 / Review / settings/team",
         "900 Potluck can't reach other computers / The firewall blocks it / Fix / help",
         "1100 Potluck can't reach other computers / The firewall blocks it / Fix / help",
         "88600 llvm finished / 1 830 files in 1:00 · 92 % on other machines / Show report / builds/b9",
