@@ -56,7 +56,6 @@ test: check
 	@installers/ui.sh test
 	$(CARGO) build --release --locked
 	$(CARGO) test --locked
-	$(MAKE) tray-test
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
 	# `make identity` runs everything, with a new seed each time.
 	$(LAB)/identity --files 120 --sample 1 --rotate --fuzz 20 --seed 7 --workloads zstd,git,curl,sqlite3,abseil
