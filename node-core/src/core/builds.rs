@@ -1,6 +1,6 @@
 //! Jobs into builds as they happen. A job costs two system calls (its process group and session), its row and nothing
-//! that waits; /proc is read for the first of a build. What the history keeps is written by a thread of its own, once a
-//! second.
+//! that waits; /proc is read once for each process group, and for each directory outside the one that its driver runs in.
+//! What the history keeps is written by a thread of its own, once a second.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
