@@ -40,6 +40,7 @@ impl Default for Values {
                 battery: view::Battery::Never,
                 load_gate_percent: 20,
                 keep_free_mib: 0,
+                keep_free_disk_mib: 0,
                 hours: Vec::new(),
                 start_at_login: true,
             },
@@ -329,6 +330,7 @@ cores_away = "all-2"
 cores_in_use = 1
 battery = "above-50"
 keep_free_memory = "4GiB"
+keep_free_disk = "7GiB"
 [[share.hours]]
 days = "mon-fri"
 from = "18:00"
@@ -346,7 +348,7 @@ finished_after = "60s"   # long ones only
         assert!(settings.values.enabled);
         assert_eq!((share.preset, share.away_after_s, share.battery), (Preset::ALittle, 300, Battery::Above50));
         assert_eq!((share.cores_away, share.cores_in_use), (Cores::AllBut(2), Cores::Count(1)));
-        assert_eq!(share.keep_free_mib, 4096);
+        assert_eq!((share.keep_free_mib, share.keep_free_disk_mib), (4096, 7168));
         assert_eq!(share.hours, [Hours { days: 0x1f, from_min: 18 * 60, to_min: 8 * 60 }]);
         assert_eq!(settings.values.notify.finished_after_s, 60);
     }
@@ -367,6 +369,7 @@ finished_after = "60s"   # long ones only
             battery: Battery::Always,
             load_gate_percent: 35,
             keep_free_mib: 512,
+            keep_free_disk_mib: 1500,
             hours: vec![Hours { days: 0x60, from_min: 0, to_min: 1440 }, Hours { days: 0x15, from_min: 61, to_min: 2 }],
             start_at_login: false,
         };

@@ -37,8 +37,6 @@ const LOOK_OFF: Duration = Duration::from_secs(5);
 const MACHINE_EVERY: Duration = Duration::from_millis(900);
 /// Disks fill slowly, and asking one that sleeps costs.
 const DISK_EVERY: Duration = Duration::from_secs(10);
-/// Disk to keep free: the larger of 5 GiB and 10 % (UX 2.4), but no more than 50 GiB of a large one.
-const DISK_FREE_BYTES: (u64, u64) = (5 << 30, 50 << 30);
 /// The longest pause that has an end.
 const PAUSE_MAX: Duration = Duration::from_secs(31 * 86_400);
 /// A moment computed again counts as the same one within this: it is made of two clocks.
@@ -322,7 +320,6 @@ impl Thread {
             // The moment is told by the wall clock.
             *until = None;
         }
-        let memory = self.facts.memory.map_or(0, |memory| memory.total);
         let shared = Shared {
             decision,
             on: self.facts.on,
@@ -330,7 +327,7 @@ impl Thread {
             cores: self.cores,
             resumes_ms: self.resumes_ms,
             values: self.settings.values.clone(),
-            never: self.policy.settings().contradiction(memory),
+            never: self.policy.settings().contradiction(self.facts.memory, self.facts.disk),
             presence_source: self.source,
             has_battery: self.has_battery,
             safe_box: self.safe_box.clone(),
@@ -353,10 +350,9 @@ impl Thread {
         }
         if self.disk_at.is_none_or(|at| now >= at + DISK_EVERY) {
             self.disk_at = Some(now);
-            self.facts.disk_full = rustix::fs::statvfs(&self.cache).is_ok_and(|disk| {
-                let (all, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
-                free < (all / 10).clamp(DISK_FREE_BYTES.0, DISK_FREE_BYTES.1)
-            });
+            self.facts.disk = rustix::fs::statvfs(&self.cache)
+                .ok()
+                .map(|disk| share::Disk { total: disk.f_blocks * disk.f_frsize, free: disk.f_bavail * disk.f_frsize });
         }
     }
 

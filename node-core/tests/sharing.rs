@@ -161,7 +161,8 @@ impl Drop for Node {
     }
 }
 
-const DEDICATED: &str = "# mine\n[share]\npreset = \"dedicated\"\ncores_away = \"all\"\n";
+/// All cores, and hardly any room on the disk asked for: the machine of the tests may have little.
+const DEDICATED: &str = "# mine\n[share]\npreset = \"dedicated\"\ncores_away = \"all\"\nkeep_free_disk = \"1MiB\"\n";
 
 fn cores() -> u64 {
     std::thread::available_parallelism().unwrap().get() as u64
@@ -238,8 +239,8 @@ fn an_explicit_number_is_given_at_once_whatever_the_machine_does_and_is_not_writ
 }
 
 #[test]
-fn load_memory_and_the_battery_take_slots_and_give_them_back() {
-    if delegated("load_memory_and_the_battery_take_slots_and_give_them_back") {
+fn load_memory_disk_and_the_battery_take_slots_and_give_them_back() {
+    if delegated("load_memory_disk_and_the_battery_take_slots_and_give_them_back") {
         return;
     }
     let space = Space::new("sharing-machine");
@@ -253,6 +254,15 @@ fn load_memory_and_the_battery_take_slots_and_give_them_back() {
     until("memory", || (home.code() == "memory").then_some(()));
     memory(12_000_000);
     until("memory is back", || (home.slots() == cores()).then_some(()));
+    // Disks that have more than the largest number that can be set are not full by any.
+    let disk = rustix::fs::statvfs(&home.dir).unwrap();
+    let more = (disk.f_bavail * disk.f_frsize >> 20) + 10_240;
+    if more <= 1 << 20 {
+        home.says(&["config", "set", "share.keep_free_disk", &format!("{more}MiB")]);
+        until("the disk", || (home.code() == "disk").then_some(()));
+        home.says(&["config", "set", "share.keep_free_disk", "1MiB"]);
+        until("room on the disk", || (home.slots() == cores()).then_some(()));
+    }
     fs::create_dir(home.dir.join("power/BAT0")).unwrap();
     for (name, text) in [("capacity", "90"), ("status", "Discharging"), ("type", "Battery")] {
         home.write(&format!("power/BAT0/{name}"), text);
@@ -364,7 +374,7 @@ fn a_locked_screen_gives_slots_after_five_seconds_and_unlocking_takes_them_back(
     fs::set_permissions(space.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let bus = Bus::start();
     bus.log_in(uid);
-    let mut home = Home::at(space.path().join("a"), "[share]\nenabled = true\n");
+    let mut home = Home::at(space.path().join("a"), "[share]\nenabled = true\nkeep_free_disk = \"1MiB\"\n");
     home.give(uid);
     home.env.retain(|(name, _)| name != "DBUS_SYSTEM_BUS_ADDRESS");
     home.env.push(("DBUS_SYSTEM_BUS_ADDRESS".into(), bus.address.clone()));
@@ -392,7 +402,8 @@ fn another_pc_sees_a_worker_that_is_in_use_and_gets_its_slots_when_it_is_free() 
         return;
     }
     let space = Space::new("sharing-peer");
-    let worker = Home::new(&space, "worker", "[share]\nenabled = true\ncores_away = \"all\"\n");
+    let worker =
+        Home::new(&space, "worker", "[share]\nenabled = true\ncores_away = \"all\"\nkeep_free_disk = \"1MiB\"\n");
     let submitter = Home::new(&space, "submitter", "");
     let _worker = worker.start(&[]);
     let _submitter = submitter.start(&[]);

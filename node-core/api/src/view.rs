@@ -283,6 +283,8 @@ views! {
         pub load_gate_percent: u8,
         /// Memory to keep free, MiB; 0: max(2 GiB, 15 %).
         pub keep_free_mib: u32,
+        /// Disk to keep free, MiB; 0: max(5 GiB, 10 %), at most 50 GiB.
+        pub keep_free_disk_mib: u32,
         /// Empty: always.
         pub hours: Vec<Hours>,
         /// Start with the desktop.

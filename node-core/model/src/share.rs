@@ -35,6 +35,10 @@ pub const MEMORY_PRESSURE_PERCENT: f32 = 20.0;
 pub const KEEP_FREE_BYTES: u64 = 2 << 30;
 /// And the part of all memory, in per cent (UX 2.4).
 pub const KEEP_FREE_PERCENT: u64 = 15;
+/// Disk to keep free at the least, and the most that a share of a large disk asks for; UX 2.4 has the first.
+pub const KEEP_FREE_DISK_BYTES: (u64, u64) = (5 << 30, 50 << 30);
+/// The same as a share of the disk.
+pub const KEEP_FREE_DISK_PERCENT: u64 = 10;
 
 /// Why nothing is given although sharing is on, in order of precedence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -114,6 +118,15 @@ pub struct Memory {
     pub pressure: f32,
 }
 
+/// The disk of the mirrors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// All, in bytes.
+    pub total: u64,
+    /// Free for an ordinary user, in bytes.
+    pub free: u64,
+}
+
 /// Where the power comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Power {
@@ -146,8 +159,8 @@ pub struct Facts {
     pub power: Power,
     /// The owner's own build runs compilers here.
     pub own_build: bool,
-    /// The disk of the mirrors has no room.
-    pub disk_full: bool,
+    /// The disk of the mirrors; None: not known, then it is not looked at.
+    pub disk: Option<Disk>,
     /// Jobs of others that run or are stopped here.
     pub jobs: u32,
 }
@@ -298,7 +311,7 @@ impl Policy {
             (HeldReason::Schedule, opens != Some(Duration::ZERO)),
             (HeldReason::CpuBusy, if self.settings.has_gate() { self.gated } else { self.level == 0 }),
             (HeldReason::Memory, facts.memory.is_some_and(|memory| self.is_short(memory))),
-            (HeldReason::Disk, facts.disk_full),
+            (HeldReason::Disk, facts.disk.is_some_and(|disk| disk.free < self.settings.keep_free_disk(disk.total))),
             (HeldReason::OwnBuild, facts.own_build),
         ];
         // Presence has its own delay, and a shut gate opens after one of its own.

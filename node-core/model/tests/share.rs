@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use potluck_model::share::{
-    Act, Battery, Contradiction, Cores, Decision, Facts, GATE_AFTER, GRACE, HeldReason, Hours, Memory, Pause, Policy,
-    Power, Presence, Preset, SHRINK_AFTER, START_AFTER, Settings, State, Wall,
+    Act, Battery, Contradiction, Cores, Decision, Disk, Facts, GATE_AFTER, GRACE, HeldReason, Hours, Memory, Pause,
+    Policy, Power, Presence, Preset, SHRINK_AFTER, START_AFTER, Settings, State, Wall,
 };
 use proptest::prelude::*;
 
@@ -203,17 +203,37 @@ fn hours_that_begin_and_end_at_the_same_time_are_the_whole_day() {
 
 #[test]
 fn rules_that_can_never_be_true_are_told() {
-    let tell = |settings: Settings| settings.contradiction(16 << 30);
+    let memory = Memory { total: 16 << 30, available: 0, pressure: 0.0 };
+    let disk = Disk { total: 100 << 30, free: 0 };
+    let tell = |settings: Settings| settings.contradiction(Some(memory), Some(disk));
     assert_eq!(tell(Settings::default()), None);
     let hours = vec![Hours { days: 0, from_min: 0, to_min: 60 }];
     assert_eq!(tell(Settings { hours, ..Settings::default() }), Some(Contradiction::NoHours));
     assert_eq!(tell(Settings { keep_free_bytes: 16 << 30, ..Settings::default() }), Some(Contradiction::Memory));
+    assert_eq!(tell(Settings { keep_free_disk_bytes: 100 << 30, ..Settings::default() }), Some(Contradiction::Disk));
 }
+
+#[test]
+fn the_disk_keeps_room_for_its_owner() {
+    let held = |settings: Settings, total: u64, free: u64| {
+        let mut desk = Desk::new(settings);
+        let disk = Some(Disk { total: total << 30, free: free << 30 });
+        desk.at(&Facts { disk, ..away() }).state == State::Held(HeldReason::Disk)
+    };
+    let auto = Settings::default;
+    assert_eq!((held(auto(), 30, 4), held(auto(), 30, 5)), (true, false), "at least 5 GiB");
+    assert_eq!((held(auto(), 200, 18), held(auto(), 200, 20)), (true, false), "a tenth");
+    assert_eq!((held(auto(), 4000, 49), held(auto(), 4000, 50)), (true, false), "50 GiB are enough of any disk");
+    let own = || Settings { keep_free_disk_bytes: 1 << 30, ..Settings::default() };
+    assert_eq!((held(own(), 200, 0), held(own(), 200, 1)), (true, false), "as set");
+}
+
+const FULL: Option<Disk> = Some(Disk { total: 100 << 30, free: 1 });
 
 #[test]
 fn what_the_person_did_comes_before_what_the_machine_does() {
     let mut desk = Desk::preset(Preset::Away);
-    let all = Facts { power: Power::Battery(9), own_build: true, disk_full: true, ..typing() };
+    let all = Facts { power: Power::Battery(9), own_build: true, disk: FULL, ..typing() };
     assert_eq!(desk.at(&all).state, State::Held(HeldReason::InUse));
     assert_eq!(desk.at(&Facts { presence: away().presence, ..all.clone() }).state, State::Held(HeldReason::Battery));
     let blocked = Facts { blocked: Some("S1".into()), ..all };
@@ -257,7 +277,7 @@ fn facts() -> impl Strategy<Value = Facts> {
     let memory = prop::option::of((1..20_u64, 0..60_u32));
     let rare = || prop::bool::weighted(0.1);
     (presence, prop::option::of(0..=100_u8), memory, rare(), rare(), rare(), 0..10_u32, prop::bool::weighted(0.9))
-        .prop_map(|((input, lock), load, memory, battery, own_build, disk_full, jobs, on)| Facts {
+        .prop_map(|((input, lock), load, memory, battery, own_build, full, jobs, on)| Facts {
             on,
             presence: Presence { input_age: input.map(s), locked_for: lock.map(s) },
             load,
@@ -268,7 +288,7 @@ fn facts() -> impl Strategy<Value = Facts> {
             }),
             power: if battery { Power::Battery(50) } else { Power::Mains },
             own_build,
-            disk_full,
+            disk: if full { FULL } else { None },
             jobs,
             ..Facts::default()
         })

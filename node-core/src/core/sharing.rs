@@ -296,6 +296,7 @@ impl Core {
         let never = shared.never.map(|never| match never {
             Contradiction::NoHours => words::Never::NoHours,
             Contradiction::Memory => words::Never::Memory,
+            Contradiction::Disk => words::Never::Disk,
         });
         let rule = match shared.promise {
             Some(slots) => words::promise(slots),

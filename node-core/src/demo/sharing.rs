@@ -63,6 +63,7 @@ pub(super) fn settings() -> ShareSettings {
         battery: Battery::Never,
         load_gate_percent: 20,
         keep_free_mib: 0,
+        keep_free_disk_mib: 0,
         hours: Vec::new(),
         start_at_login: true,
     }

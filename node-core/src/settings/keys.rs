@@ -58,6 +58,8 @@ keys! {
         |v| value(i64::from(v.share.load_gate_percent));
     "share.keep_free_memory", "\"auto\", or a size from 1MiB to 1024GiB such as \"2GiB\"",
         |v, i| mebibytes(i).map(|mib| v.share.keep_free_mib = mib), |v| value(size(v.share.keep_free_mib));
+    "share.keep_free_disk", "\"auto\", or a size from 1MiB to 1024GiB such as \"5GiB\"",
+        |v, i| mebibytes(i).map(|mib| v.share.keep_free_disk_mib = mib), |v| value(size(v.share.keep_free_disk_mib));
     "share.start_at_login", "true or false",
         |v, i| i.as_bool().map(|on| v.share.start_at_login = on), |v| value(v.share.start_at_login);
     "share.hours", "a list of days, from and to, such as { days = \"mon-fri\", from = \"18:00\", to = \"08:00\" }",

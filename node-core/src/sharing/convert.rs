@@ -38,6 +38,7 @@ pub fn model_settings(settings: &ShareSettings) -> Settings {
         },
         load_gate_percent: settings.load_gate_percent,
         keep_free_bytes: u64::from(settings.keep_free_mib) << 20,
+        keep_free_disk_bytes: u64::from(settings.keep_free_disk_mib) << 20,
         hours: hours.collect(),
     }
 }
@@ -52,6 +53,8 @@ pub(super) fn checked(settings: ShareSettings) -> Result<ShareSettings, String> 
         "cores when away: at least 1\nhint: to lend none, turn sharing off"
     } else if settings.keep_free_mib > 1 << 20 {
         "memory to keep free: at most 1024 GiB"
+    } else if settings.keep_free_disk_mib > 1 << 20 {
+        "disk to keep free: at most 1024 GiB"
     } else if settings.hours.len() > HOURS_MAX || settings.hours.iter().any(|h| h.from_min > 1440 || h.to_min > 1440) {
         "hours: times from 00:00 to 24:00, and at most 168 of them"
     } else {

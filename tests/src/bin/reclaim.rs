@@ -58,7 +58,7 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(30);
 const LOOKS: usize = 5;
 
 /// The owner is away after two seconds without input; everything else as it comes, but for the load of this machine, on
-/// which every node of the Lab compiles.
+/// which every node of the Lab compiles and whose disk may be nearly full.
 const CONFIG: &str = r#"[share]
 enabled = true
 preset = "custom"
@@ -66,6 +66,7 @@ away_after = "2s"
 cores_away = 2
 cores_in_use = 0
 load_gate = 80
+keep_free_disk = "1MiB"
 "#;
 
 fn main() {

@@ -1092,6 +1092,10 @@ load_gate_percent: number,
  */
 keep_free_mib: number, 
 /**
+ * Disk to keep free, MiB; 0: max(5 GiB, 10 %), at most 50 GiB.
+ */
+keep_free_disk_mib: number, 
+/**
  * Empty: always.
  */
 hours: Array<Hours>, 

@@ -296,6 +296,8 @@ export const w = {
     load: 'Hold when other programs use more than',
     loadLine: (n: number) => `${n} % of the processor`,
     memory: 'Keep free memory',
+    disk: 'Leave free on the disk',
+    diskAuto: '5 GiB or 10 %, whichever is more',
     memoryAuto: '2 GiB or 15 %, whichever is more',
     memoryLine: (gib: number) => `${gib} GiB`,
     when: 'When',

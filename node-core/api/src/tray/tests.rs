@@ -39,6 +39,7 @@ fn snapshot() -> Snapshot {
                 battery: Battery::Never,
                 load_gate_percent: 20,
                 keep_free_mib: 0,
+                keep_free_disk_mib: 0,
                 hours: vec![],
                 start_at_login: true,
             },

@@ -199,6 +199,7 @@ pub fn rule(settings: &ShareSettings, cores: u32, has_battery: bool, never: Opti
         let why = match never {
             Never::NoHours => "no day of the week is chosen",
             Never::Memory => "more memory is to stay free than there is",
+            Never::Disk => "more room is to stay free on the disk than it has",
         };
         return format!("With these settings this computer never helps: {why}.");
     }
@@ -268,6 +269,8 @@ pub enum Never {
     NoHours,
     /// More memory is to be kept free than there is.
     Memory,
+    /// More disk is to be kept free than there is.
+    Disk,
 }
 
 fn hours(hours: &[Hours]) -> String {
@@ -321,6 +324,7 @@ mod tests {
             battery: Battery::Never,
             load_gate_percent: 20,
             keep_free_mib: 0,
+            keep_free_disk_mib: 0,
             hours: Vec::new(),
             start_at_login: true,
         }

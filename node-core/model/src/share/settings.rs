@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::hours::opens_in;
-use super::{Hours, KEEP_FREE_BYTES, KEEP_FREE_PERCENT, Power, Wall};
+use super::{
+    Disk, Hours, KEEP_FREE_BYTES, KEEP_FREE_DISK_BYTES, KEEP_FREE_DISK_PERCENT, KEEP_FREE_PERCENT, Memory, Power, Wall,
+};
 
 /// Named sets of settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +80,8 @@ pub struct Settings {
     pub load_gate_percent: u8,
     /// Memory to keep free, in bytes; 0: the larger of 2 GiB and 15 %.
     pub keep_free_bytes: u64,
+    /// Disk to keep free, in bytes; 0: the larger of 5 GiB and 10 %, but no more than 50 GiB of a large one.
+    pub keep_free_disk_bytes: u64,
     /// Empty: always.
     pub hours: Vec<Hours>,
 }
@@ -93,6 +97,7 @@ impl Default for Settings {
             battery: Battery::Never,
             load_gate_percent: 20,
             keep_free_bytes: 0,
+            keep_free_disk_bytes: 0,
             hours: Vec::new(),
         }
     }
@@ -105,6 +110,8 @@ pub enum Contradiction {
     NoHours,
     /// More memory is to be kept free than there is.
     Memory,
+    /// More disk is to be kept free than there is.
+    Disk,
 }
 
 impl Settings {
@@ -146,17 +153,27 @@ impl Settings {
         }
     }
 
+    /// Disk to keep free of so much, in bytes.
+    pub fn keep_free_disk(&self, total: u64) -> u64 {
+        match self.keep_free_disk_bytes {
+            0 => (total / 100 * KEEP_FREE_DISK_PERCENT).clamp(KEEP_FREE_DISK_BYTES.0, KEEP_FREE_DISK_BYTES.1),
+            bytes => bytes,
+        }
+    }
+
     /// Time until the hours allow it; zero: now; None: never.
     pub fn opens_in(&self, wall: Wall) -> Option<Duration> {
         opens_in(&self.hours, wall)
     }
 
     /// Why these settings never give anything on this machine, if that is so.
-    pub fn contradiction(&self, memory_bytes: u64) -> Option<Contradiction> {
+    pub fn contradiction(&self, memory: Option<Memory>, disk: Option<Disk>) -> Option<Contradiction> {
         if !self.hours.is_empty() && self.hours.iter().all(|hours| hours.days & 0x7f == 0) {
             Some(Contradiction::NoHours)
-        } else if memory_bytes > 0 && self.keep_free(memory_bytes) >= memory_bytes {
+        } else if memory.is_some_and(|memory| self.keep_free(memory.total) >= memory.total) {
             Some(Contradiction::Memory)
+        } else if disk.is_some_and(|disk| self.keep_free_disk(disk.total) >= disk.total) {
+            Some(Contradiction::Disk)
         } else {
             None
         }
