@@ -256,7 +256,7 @@ fn load_memory_disk_and_the_battery_take_slots_and_give_them_back() {
     until("memory is back", || (home.slots() == cores()).then_some(()));
     // Disks that have more than the largest number that can be set are not full by any.
     let disk = rustix::fs::statvfs(&home.dir).unwrap();
-    let more = (disk.f_bavail * disk.f_frsize >> 20) + 10_240;
+    let more = ((disk.f_bavail * disk.f_frsize) >> 20) + 10_240;
     if more <= 1 << 20 {
         home.says(&["config", "set", "share.keep_free_disk", &format!("{more}MiB")]);
         until("the disk", || (home.code() == "disk").then_some(()));
