@@ -19,6 +19,8 @@ const UP_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Screen {
     server: Child,
+    /// What runs a program where the server runs.
+    enter: Vec<String>,
     /// Its number.
     pub number: u32,
 }
@@ -36,7 +38,7 @@ impl Screen {
         let mut said = String::new();
         BufReader::new(server.stdout.take().expect("a pipe")).read_line(&mut said)?;
         let number = said.trim().parse().context(|| format!("Xvfb said {said:?}"))?;
-        Ok(Self { server, number })
+        Ok(Self { server, enter: enter.to_vec(), number })
     }
 
     /// A key is pressed and let go. Returns the moment before.
@@ -50,8 +52,10 @@ impl Screen {
     }
 
     fn inject(&self, what: &[&str]) -> Outcome<Instant> {
-        let mut command = Command::new("xdotool");
-        command.args(what).env("DISPLAY", format!(":{}", self.number)).stdout(Stdio::null());
+        // By TCP in the server's own network: the socket of this number in /tmp may be another server's.
+        let line = [&self.enter[..], &["xdotool".to_owned()]].concat();
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]).args(what).env("DISPLAY", format!("127.0.0.1:{}", self.number)).stdout(Stdio::null());
         let before = Instant::now();
         let status = command.status().context(|| "starting xdotool".into())?;
         if status.success() { Ok(before) } else { Err(Trouble::new(format!("xdotool {what:?}: {status}"))) }
