@@ -416,8 +416,12 @@ fn another_pc_sees_a_worker_that_is_in_use_and_gets_its_slots_when_it_is_free() 
     assert_eq!((peer("slots"), peer("credits")), (cores().into(), 0.into()), "it may give all, and gives none now");
     let listed = submitter.says(&["peers", "list"]);
     assert!(listed.contains("in use"), "{listed}");
+    // A compiler travels there and is proved later; nobody waits for a colleague's coffee break.
+    let added = submitter.says(&["toolchain", "add", "/usr/bin/gcc"]);
+    assert!(added.contains("later: ") && added.contains("when it gives its cores"), "{added}");
     worker.says(&["config", "set", "share.preset", "dedicated"]);
     until("its slots", || (peer("credits").as_u64() > Some(0) && peer("held") == "").then_some(()));
+    until("it is proved", || submitter.says(&["toolchain", "list"]).contains("ready").then_some(()));
     worker.says(&["share", "pause"]);
     until("the pause is seen", || (peer("held") == "paused" && peer("credits") == 0).then_some(()));
     // Switched off it is no worker at all, and one again when it is on.

@@ -85,9 +85,19 @@ impl Login {
         let socket = dir.join("bus");
         let config = dir.join("bus.conf");
         std::fs::write(&config, bus_config(&socket))?;
-        let mut bus = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address"])
+        // A bus speaks only with users that have a name; this one is given one that only the bus sees.
+        let users = dir.join("passwd");
+        let known = std::fs::read_to_string("/etc/passwd")?;
+        std::fs::write(&users, format!("{known}owner:x:{}:{}::/:/bin/false\n", owner.uid, owner.gid))?;
+        let mut bus = Command::new("unshare")
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                "mount --bind \"$1\" /etc/passwd && exec dbus-daemon \"--config-file=$2\" --nofork --print-address",
+                "sh",
+            ])
+            .args([&users, &config])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

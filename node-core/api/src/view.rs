@@ -521,6 +521,8 @@ views! {
         Sending,
         /// It is being proved.
         Proving,
+        /// It is there, and proved when that machine gives its cores.
+        Later,
         /// Ready.
         Ready,
         /// It cannot be used there.

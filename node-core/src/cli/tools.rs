@@ -225,7 +225,7 @@ fn progress_line(state: &Value, numbers: bool) -> String {
         let name = tool["name"].as_str().unwrap_or_default();
         for peer in tool["peers"].as_array().into_iter().flatten() {
             let word = peer["state"].as_str().unwrap_or_default();
-            if word == "ready" || word == "failed" {
+            if matches!(word, "ready" | "failed" | "later") {
                 continue;
             }
             let note = peer["note"].as_str().filter(|note| numbers && !note.is_empty());

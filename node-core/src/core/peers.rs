@@ -758,8 +758,12 @@ pub(super) fn memory_bytes() -> u64 {
 }
 
 /// A peer's stage in a word, for display.
-pub(crate) fn stage_word(stage: &Stage) -> (&'static str, String) {
+pub(crate) fn stage_word(stage: &Stage, is_held: bool) -> (&'static str, String) {
     match stage {
+        // Nothing is proved on a PC that is in use: that may be hours, and nobody waits for it.
+        Stage::Proving(left) if is_held => {
+            ("later", format!("{} checks left, when it gives its cores", left.len() + 1))
+        }
         Stage::Uploading => ("sending", String::new()),
         Stage::Proving(left) => ("proving", format!("{} checks left", left.len() + 1)),
         Stage::Ready => ("ready", String::new()),

@@ -228,13 +228,18 @@ impl Core {
 
     /// A peer says what it gives now.
     pub(super) fn credits(&mut self, peer: NodeId, credits: pool::Credits) {
-        let mut held_now = false;
+        let (mut held_now, mut changed) = (false, false);
         if let Some(known) = self.peers.get_mut(&peer) {
             known.offered = credits.offered;
             // For display, and from another PC.
             let held: String = credits.reason.chars().filter(char::is_ascii_graphic).take(32).collect();
             held_now = known.held.is_empty() && !held.is_empty();
+            changed = known.held.is_empty() != held.is_empty();
             known.held = held;
+        }
+        if changed {
+            // What is proved there waits from now on, or goes on.
+            self.tell_watchers();
         }
         self.place(place::Event::Paused { peer, paused: credits.stopped });
         self.place(place::Event::Credits { peer, slots: credits.slots });

@@ -127,10 +127,13 @@ impl Core {
             let (state, note) = match peer.toolchains.get(toolchain) {
                 None if peer.trap == "none" => (SyncState::Failed, "it has no sandbox".to_owned()),
                 None => (SyncState::Absent, String::new()),
-                Some(stage) => (sync_state(stage), stage_word(stage).1),
+                Some(stage) => {
+                    let is_held = !peer.held.is_empty();
+                    (sync_state(stage, is_held), stage_word(stage, is_held).1)
+                }
             };
             let percent = match state {
-                SyncState::Proving | SyncState::Ready => 100,
+                SyncState::Proving | SyncState::Later | SyncState::Ready => 100,
                 SyncState::Sending => self.percent_sent(*toolchain, peer),
                 _ => 0,
             };
@@ -193,8 +196,9 @@ pub(super) fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
 }
 
-fn sync_state(stage: &Stage) -> SyncState {
+fn sync_state(stage: &Stage, is_held: bool) -> SyncState {
     match stage {
+        Stage::Proving(_) if is_held => SyncState::Later,
         Stage::Uploading => SyncState::Sending,
         Stage::Proving(_) => SyncState::Proving,
         Stage::Ready => SyncState::Ready,

@@ -355,7 +355,7 @@ impl Core {
                     .filter(|(_, p)| p.link.is_some() && p.hello.as_ref().is_some_and(|h| h.slots > 0))
                     .map(|(peer, p)| {
                         let (word, note) = match p.toolchains.get(id) {
-                            Some(stage) => stage_word(stage),
+                            Some(stage) => stage_word(stage, !p.held.is_empty()),
                             None if p.trap == "none" => ("failed", "it has no sandbox".to_owned()),
                             None => ("waiting", String::new()),
                         };
@@ -412,13 +412,13 @@ impl Core {
         }
     }
 
-    /// How far the toolchains whose id begins so are everywhere; `done` when nothing of it is under way any more.
+    /// How far the toolchains whose id begins so are everywhere; `done` when nothing of it is under way now.
     fn sync_state(&self, id: Option<&str>) -> Value {
         let mut state = self.toolchains();
         if let (Some(prefix), Some(tools)) = (id, state["toolchains"].as_array_mut()) {
             tools.retain(|t| t["id"].as_str().is_some_and(|id| id.starts_with(prefix)));
         }
-        let settled = |peer: &Value| peer["state"] == "ready" || peer["state"] == "failed";
+        let settled = |peer: &Value| ["ready", "failed", "later"].iter().any(|state| peer["state"] == *state);
         let done = (id.is_some() || state["packing"] == false)
             && state["toolchains"]
                 .as_array()

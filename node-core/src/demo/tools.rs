@@ -1,6 +1,6 @@
 //! Simulated compilers: packed, sent, proved; and what others left here.
 
-use potluck_api::view::{SyncState, SyncView, ToolchainView};
+use potluck_api::view::{MachineState, SyncState, SyncView, ToolchainView};
 use serde_json::{Value, json};
 
 use super::pool::Pc;
@@ -83,7 +83,10 @@ impl Tool {
     /// Nothing is under way.
     pub(super) fn settled(&self) -> bool {
         self.packed_at.is_none()
-            && self.at.iter().all(|s| matches!(s.state, SyncState::Ready | SyncState::Failed | SyncState::Absent))
+            && self
+                .at
+                .iter()
+                .all(|s| matches!(s.state, SyncState::Ready | SyncState::Later | SyncState::Failed | SyncState::Absent))
     }
 
     /// Passes time; true when it has just become ready everywhere.
@@ -96,9 +99,12 @@ impl Tool {
         }
         let mut sending = 0;
         for sync in &mut self.at {
-            if !pcs.iter().any(|pc| pc.id == sync.machine && pc.online) {
-                continue;
-            }
+            let Some(pc) = pcs.iter().find(|pc| pc.id == sync.machine && pc.online) else { continue };
+            sync.state = match (sync.state, pc.state == MachineState::InUse) {
+                (SyncState::Proving, true) => SyncState::Later,
+                (SyncState::Later, false) => SyncState::Proving,
+                (state, _) => state,
+            };
             match sync.state {
                 SyncState::Waiting if sending < SENDING_MAX => {
                     (sync.state, sending) = (SyncState::Sending, sending + 1)
@@ -128,7 +134,7 @@ impl Tool {
             let percent = match sync.state {
                 SyncState::Absent | SyncState::Waiting | SyncState::Failed => 0,
                 SyncState::Sending => (sync.done * 100 / self.bytes.max(1)).min(100) as u8,
-                SyncState::Proving | SyncState::Ready => 100,
+                SyncState::Proving | SyncState::Later | SyncState::Ready => 100,
             };
             let (machine, name, note) = (pc.id.clone(), pc.name.clone(), sync.note.clone());
             Some(SyncView { machine, name, state: sync.state, percent, note })

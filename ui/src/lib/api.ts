@@ -1294,7 +1294,7 @@ open: OpenRequest | null, };
 /**
  * How far a toolchain is on one machine.
  */
-export type SyncState = "absent" | "waiting" | "sending" | "proving" | "ready" | "failed";
+export type SyncState = "absent" | "waiting" | "sending" | "proving" | "later" | "ready" | "failed";
 
 /**
  * A toolchain on one machine.

@@ -261,6 +261,7 @@ export const w = {
       waiting: 'waits',
       sending: 'sending',
       proving: 'being proved',
+      later: 'proved later',
       ready: 'ready',
       failed: 'failed',
     } satisfies Record<SyncState, string>,
