@@ -95,11 +95,22 @@ async fn watch(set: &impl Fn(Sessions)) -> zbus::Result<()> {
     loop {
         known = read(&connection, &known).await?;
         set(Some(known.clone()));
-        match signals.next().await {
-            None | Some(Err(_)) => return Ok(()),
-            Some(Ok(_)) => {}
+        loop {
+            match signals.next().await {
+                None | Some(Err(_)) => return Ok(()),
+                Some(Ok(signal)) if is_news(&signal) => break,
+                Some(Ok(_)) => {}
+            }
         }
     }
+}
+
+/// What logind tells of sessions and their hints: others that use its paths make no work here.
+fn is_news(signal: &zbus::Message) -> bool {
+    let header = signal.header();
+    header.interface().is_some_and(|name| {
+        name.as_str() == "org.freedesktop.DBus.Properties" || name.as_str().starts_with("org.freedesktop.login1.")
+    })
 }
 
 async fn limited<T>(work: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
@@ -148,4 +159,20 @@ fn since(wall_us: u64) -> Option<Duration> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     Some(boot_time().saturating_sub(now.saturating_sub(Duration::from_micros(wall_us))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_logind_tells_makes_work() {
+        let is = |interface: &str| {
+            let signal = zbus::Message::signal(TOP, interface, "Told").unwrap().build(&()).unwrap();
+            is_news(&signal)
+        };
+        assert!(is("org.freedesktop.DBus.Properties"), "hints");
+        assert!(is("org.freedesktop.login1.Manager"), "sessions come and go");
+        assert!(!is("org.freedesktop.DBus.Mock") && !is("org.freedesktop.login1evil"));
+    }
 }
