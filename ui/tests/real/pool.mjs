@@ -28,6 +28,7 @@ away_after = "5s"
 cores_away = "all"
 cores_in_use = 0
 load_gate = 80
+keep_free_disk = "1MiB"
 `;
 
 const found = (program) => (process.env.PATH ?? '').split(delimiter).some((dir) => existsSync(join(dir, program)));
@@ -361,4 +362,6 @@ async function together(pool) {
   await pool.serving(2);
   await pool.submitter.potluck(['toolchain', 'add', 'gcc']);
   await pool.submitter.potluck(['toolchain', 'sync']);
+  // A PC that is in use for a moment proves its compiler later.
+  await until('gcc on both workers', TOGETHER_WITHIN_MS, async () => (await pool.submitter.status()).peers.every((p) => p.toolchains.length > 0));
 }
