@@ -38,8 +38,11 @@ test('every number of a long build, a failed one and a short one is the command 
         `${figures} figures, alone ${report.alone_ms} ms, time saved ${report.build.saved_ms ?? 'not told'}`,
     );
     if (name === 'long') {
-      expect(report.build.counts).toEqual({ remote: FILES + 1, here: 1, only: 2, failed: 0 });
-      expect(report.reasons.map((r) => [r.code, r.jobs, r.avoidable]).sort()).toEqual([['link', 1, false], ['preprocess-only', 1, false], ['unsupported-flag:-wrapper', 1, true]]);
+      // How many of those that can travel are compiled here is the node's choice.
+      expect([c.remote + c.here, c.only, c.failed]).toEqual([FILES + 2, 2, 0]);
+      expect(c.remote).toBeGreaterThan(FILES / 4);
+      const reasons = report.reasons.map((r) => [r.code, r.jobs, r.avoidable]);
+      for (const one of [['link', 1, false], ['preprocess-only', 1, false], ['unsupported-flag:-wrapper', 1, true]]) expect(reasons).toContainEqual(one);
       expect(report.build.took_ms, 'long enough for time saved').toBeGreaterThan(15_000);
     }
     if (name === 'broken') {

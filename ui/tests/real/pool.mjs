@@ -330,8 +330,8 @@ async function together(pool) {
     });
     return before;
   };
-  // One core of its own that compiles nothing which can travel: time saved is then counted against one core.
-  pool.submitter = new RealNode(pool, 'submitter', SPARE_UID, ['--local-compiles', '0', '--local-slots', '1']);
+  // One core of its own, which compiles as well: its speed is known then, and time saved is counted against that core.
+  pool.submitter = new RealNode(pool, 'submitter', SPARE_UID, ['--local-compiles', '1', '--local-slots', '1']);
   pool.submitter.write('config/potluck/config.toml', 'role = "developer"\n');
   pool.desk = new RealNode(pool, 'desk', SPARE_UID + 10, [], { DISPLAY: pool.screen.name });
   pool.desk.write('config/potluck/config.toml', DESK);
