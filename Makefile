@@ -17,7 +17,7 @@ help:
 	@echo 'make attacks   jobs and peers that try to break out'
 	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
 	@echo 'make reclaim   how soon a PC is its owner'\''s again, and what its owner feels of foreign jobs (needs root)'
-	@echo 'make ui-test   the window in a real browser against a simulated node'
+	@echo 'make ui-test   the window in a real browser, against a simulated node and against real ones that compile'
 	@echo 'make screenshots  every view, light and dark, into ui/screenshots'
 	@echo 'make tray-test the tray app on a display and a session bus of its own'
 	@echo 'make sentence  the whole product: packages in clean Debian roots, a team by clicks, a build, a key press (needs root)'
@@ -85,7 +85,9 @@ reclaim: install-desktop
 	$(CARGO) build --release --locked --features potluck-node/desktop
 	$(LAB)/reclaim $(ARGS)
 
-ui-test: install-desktop build ui
+# The nodes look at a screen, as those of `reclaim` do. ARGS: --project=real, or web, or app; a criterion's number.
+ui-test: install-desktop ui
+	$(CARGO) build --release --locked --features potluck-node/desktop
 	@installers/ui.sh run --silent check
 	@installers/ui.sh test
 	@POTLUCK_BIN=$(abspath $(LAB)) installers/ui.sh run --silent e2e -- $(ARGS)

@@ -1,4 +1,4 @@
-// The page in a real browser against a real (simulated) node: one node per worker, one worker, both transports.
+// The page in a real browser: against a simulated node over both transports, and against real nodes that compile real C.
 import { defineConfig } from '@playwright/test';
 
 const browser = process.env.POTLUCK_CHROMIUM ?? '/usr/bin/chromium';
@@ -23,5 +23,6 @@ export default defineConfig({
     { name: 'web', use: { transport: 'web' } },
     // What axe, the words and the closed doors see does not depend on the transport.
     { name: 'app', use: { transport: 'app' }, testIgnore: ['04-*', '10-*', '13-*'] },
+    { name: 'real', testDir: 'tests/real' },
   ],
 });

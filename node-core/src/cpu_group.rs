@@ -90,18 +90,23 @@ pub fn make_yield(pid: u32) {
     if CpuGroup::own().is_none() {
         return;
     }
-    let moved = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
-        runtime.block_on(async {
-            let asked = async { move_to_idle_scope(&zbus::Connection::session().await?, pid).await };
-            let late = || format!("systemd did not answer within {} s", SCOPE_WITHIN.as_secs());
-            tokio::time::timeout(SCOPE_WITHIN, asked).await.unwrap_or_else(|_| Err(zbus::Error::Failure(late())))
-        })
-    });
-    let moved = moved.map_err(|e| e.to_string()).and_then(|moved| moved.map_err(|e| e.to_string()));
+    let moved = ask_systemd(pid);
     SCOPED.store(moved.is_ok(), Ordering::Relaxed);
     if let Err(error) = moved {
         crate::log::info(&format!("no scope for the sandbox {pid}: {error}"));
     }
+}
+
+/// On a thread of its own: whoever calls may be a task of a runtime, inside which another one cannot be waited for.
+fn ask_systemd(pid: u32) -> Result<(), String> {
+    let ask = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let asked = async { move_to_idle_scope(&zbus::Connection::session().await?, pid).await };
+        let moved = runtime.block_on(async { tokio::time::timeout(SCOPE_WITHIN, asked).await });
+        let late = |_| format!("systemd did not answer within {} s", SCOPE_WITHIN.as_secs());
+        moved.map_err(late)?.map_err(|e| e.to_string())
+    };
+    std::thread::scope(|scope| scope.spawn(ask).join()).unwrap_or_else(|_| Err("asking systemd failed".to_owned()))
 }
 
 async fn move_to_idle_scope(bus: &zbus::Connection, pid: u32) -> zbus::Result<()> {
@@ -150,6 +155,13 @@ mod tests {
         assert_eq!(of(""), None);
         fs::write(dir.path().join("user/app/cpu.idle"), "1\n").unwrap();
         assert_eq!(of("0::/user/app/x\n"), None);
+    }
+
+    #[test]
+    fn a_node_that_starts_in_its_runtime_may_ask_systemd() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // No process has this number: whatever bus there is refuses, and without one there is nobody to ask.
+        assert!(runtime.block_on(async { ask_systemd(u32::MAX) }).is_err());
     }
 
     #[test]

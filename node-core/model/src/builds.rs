@@ -246,7 +246,7 @@ pub struct Job {
     pub compile_ms: u32,
     /// Putting the outputs in place.
     pub finish_ms: u32,
-    /// Times that it was run before.
+    /// Runs elsewhere that came to nothing before: taken back, lost.
     pub repeats: u8,
     /// Exit code, where it is known.
     pub exit: Option<i32>,

@@ -38,6 +38,10 @@ fn here(job: u64, reason: Reason) -> Action {
     Action::RunLocal { job: JobId(job), reason }
 }
 
+fn run_lost(job: u64, n: u8, reason: Reason) -> Action {
+    Action::RunLost { job: JobId(job), peer: peer(n), reason }
+}
+
 impl Lab {
     fn new(config: Config) -> Self {
         Self { submitter: Submitter::new(peer(0), config), now: ms(1000), next_job: 0 }
@@ -280,7 +284,9 @@ fn the_last_worker_being_lost_brings_its_jobs_home() {
     lab.credits(1, 1);
     lab.compile(60_000);
     let start = lab.now;
-    assert_eq!(lab.wait(3000, &[]), [Action::PeerLost { peer: peer(1) }, here(0, Reason::PeerLost)]);
+    let lost = Action::PeerLost { peer: peer(1) };
+    let homeward = [lost, run_lost(0, 1, Reason::PeerLost), here(0, Reason::PeerLost)];
+    assert_eq!(lab.wait(3000, &[]), homeward);
     assert_eq!(lab.now - start, LOST_BUSY);
     assert!(LOST_BUSY < ms(2000), "they must be elsewhere within two seconds");
 }
@@ -294,8 +300,22 @@ fn a_worker_stopped_by_its_owner_loses_its_jobs_within_two_seconds() {
     lab.on(Event::Paused { peer: peer(1), paused: true });
     let start = lab.now;
     let recalled = Action::CancelRemote { job: JobId(0), peer: peer(1) };
-    assert_eq!(lab.wait(3000, &[1]), [recalled, here(0, Reason::PeerReclaimed)]);
+    let counted = run_lost(0, 1, Reason::PeerReclaimed);
+    assert_eq!(lab.wait(3000, &[1]), [recalled, counted, here(0, Reason::PeerReclaimed)]);
     assert!(lab.now - start < ms(2000));
+}
+
+#[test]
+fn a_run_that_its_worker_gives_up_for_the_owner_is_lost_once() {
+    let mut lab = Lab::new(Config { race: false, ..all_away() });
+    lab.up(1);
+    lab.credits(1, 1);
+    lab.compile(5000);
+    let counted = run_lost(0, 1, Reason::PeerReclaimed);
+    let given_up = lab.result(0, 1, Outcome::Elsewhere(Reason::PeerReclaimed));
+    assert_eq!(given_up, [counted, here(0, Reason::PeerReclaimed)]);
+    // What comes of the same run afterwards is nobody's.
+    assert_eq!(lab.result(0, 1, Outcome::Elsewhere(Reason::PeerReclaimed)), []);
 }
 
 #[test]
@@ -331,6 +351,7 @@ fn a_job_that_failed_on_three_peers_runs_here() {
     while let [Action::Send { peer, .. }] = actions[..] {
         seen.push(peer);
         actions = lab.on(Event::Result { job: JobId(0), peer, outcome: Outcome::Elsewhere(Reason::OutOfMemory) });
+        assert_eq!(actions.remove(0), Action::RunLost { job: JobId(0), peer, reason: Reason::OutOfMemory });
     }
     assert_eq!(actions, [here(0, Reason::OutOfMemory)]);
     seen.sort();

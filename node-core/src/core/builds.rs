@@ -383,7 +383,7 @@ impl Core {
             travel_ms: ms(there - compile),
             compile_ms: ms(compile),
             finish_ms: ms(now.saturating_sub(job.result_at)),
-            repeats: job.tries.saturating_sub(1).min(255) as u8,
+            repeats: job.lost.min(255) as u8,
             exit: Some(result.value),
             ..empty_row()
         };
@@ -423,17 +423,22 @@ impl Core {
         index
     }
 
-    /// A worker's owner took it back while it ran this job.
-    pub(super) fn build_reclaimed(&mut self, job: JobId, peer: NodeId) {
-        let Some(key) = self.jobs.get(&job).and_then(|j| self.asks.get(&j.ask)).map(|a| a.mark.build) else { return };
+    /// A run elsewhere came to nothing; perhaps because the worker's owner took it back.
+    pub(super) fn run_lost(&mut self, job: JobId, peer: NodeId, reason: &Reason) {
+        let Some(job) = self.jobs.get_mut(&job) else { return };
+        job.lost += 1;
+        let Some(key) = self.asks.get(&job.ask).map(|a| a.mark.build) else { return };
+        if *reason != Reason::PeerReclaimed {
+            return;
+        }
         let machine = self.build_machine(key, peer);
         if let Some(part) = self.builds.open.get_mut(&key).and_then(|b| b.meta.machines.get_mut(usize::from(machine))) {
             part.reclaimed += 1;
         }
     }
 
-    /// A compiler begins to run here; `tries` runs elsewhere came to nothing.
-    pub(super) fn build_local(&mut self, ask: &Ask, reason: &Reason, tries: u32) {
+    /// A compiler begins to run here; `lost` runs elsewhere came to nothing.
+    pub(super) fn build_local(&mut self, ask: &Ask, reason: &Reason, lost: u32) {
         let now = self.now();
         let Some(build) = self.builds.open.get(&ask.mark.build) else { return };
         let asked = ask.asked_at.saturating_duration_since(self.started);
@@ -444,7 +449,7 @@ impl Core {
             file: file_of(ask, reason, &build.meta.cwd),
             wait_ms: ms(now.saturating_sub(ready)),
             understand_ms: ms(ready.saturating_sub(asked)),
-            repeats: tries.min(255) as u8,
+            repeats: lost.min(255) as u8,
             probe: *reason == Reason::Probe,
             ..empty_row()
         };

@@ -61,9 +61,6 @@ impl Core {
             _ => "void".to_owned(),
         };
         self.count_run(end, &fate);
-        if concluded == Some(Outcome::Elsewhere(Reason::PeerReclaimed)) {
-            self.build_reclaimed(id, peer);
-        }
         let Some(outcome) = concluded else { return };
         let again = outcome == Outcome::Retry;
         self.place(place::Event::Result { job: id, peer, outcome });

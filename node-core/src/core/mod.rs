@@ -437,6 +437,7 @@ impl Core {
             place::Action::Send { job, peer } => self.send_job(job, peer),
             place::Action::RunLocal { job, reason } => self.run_local(job, reason),
             place::Action::CancelRemote { job, peer } => self.cancel_remote(job, peer),
+            place::Action::RunLost { job, peer, reason } => self.run_lost(job, peer, &reason),
             place::Action::Demand { peer, slots } => self.tell_demand(peer, slots),
             place::Action::Ping { peer } => self.ping(peer),
             place::Action::PeerLost { peer } => self.peer_lost(peer),

@@ -76,6 +76,8 @@ pub(crate) struct Job {
     pub(crate) gone: Vec<Vec<u8>>,
     pub(crate) faults: Vec<Vec<u8>>,
     pub(crate) tries: u32,
+    /// Runs elsewhere that came to nothing: taken back, lost.
+    pub(crate) lost: u32,
     pub(crate) reruns: u32,
     pub(crate) depended: bool,
     pub(crate) peer: Option<NodeId>,
@@ -389,6 +391,7 @@ impl Core {
             gone: Vec::new(),
             faults: Vec::new(),
             tries: 0,
+            lost: 0,
             reruns: 0,
             depended: false,
             peer: None,
@@ -569,7 +572,7 @@ impl Core {
         };
         // What a worker said of it: which limit it hit there, what was wrong with its outputs.
         let note = self.jobs.get(&id).map(|job| job.note.clone()).unwrap_or_default();
-        let tries = self.jobs.get(&id).map_or(0, |job| job.tries);
+        let lost = self.jobs.get(&id).map_or(0, |job| job.lost);
         // One part goes home: all of them do, the compiler does them in one go.
         for other in std::mem::take(&mut ask.jobs) {
             self.forget_job(other);
@@ -584,7 +587,7 @@ impl Core {
         }
         self.count_local(&reason);
         self.record_local(&ask, &reason, note);
-        self.build_local(&ask, &reason, tries);
+        self.build_local(&ask, &reason, lost);
         self.conns.insert(ask.conn, Conn::Running(id));
         if ask.replies.send(ipc::Reply::Local { reason: reason.to_string() }).is_err() {
             self.conn_gone(ask.conn);

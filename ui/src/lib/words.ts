@@ -168,7 +168,7 @@ export const w = {
     hereTitle: (jobs: number, time: string) => `${plural(jobs, 'job')} built here, ${time}`,
     hereNone: 'Every job ran on another machine.',
     hereColumns: ['Reason', 'Jobs', 'Time', 'Avoidable', 'What to do'],
-    hereCommand: 'potluck explain last --json',
+    hereCommand: (build: string) => `potluck explain ${build} --json`,
     files: (n: number) => `Show ${plural(n, 'file')}`,
     filesMore: (n: number) => `and ${count(n)} more`,
     errorsNone: 'No job failed.',

@@ -17,7 +17,7 @@ export function program() {
   return path;
 }
 
-function freePort() {
+export function freePort() {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.on('error', reject);
@@ -74,6 +74,14 @@ export async function startNode(seed = 7) {
         const url = /http:\/\/\S+#token=\S+/.exec(stdout)?.[0];
         if (url) resolve(url);
         else reject(new Error(`potluck ui --print gave no address: ${stdout}${stderr}${error ?? ''}`));
+      });
+    });
+  /** A command of the same user: its standard output. */
+  node.potluck = (...args) =>
+    new Promise((resolve, reject) => {
+      execFile(program(), args, { env, timeout: 60_000, maxBuffer: 64 << 20 }, (error, stdout, stderr) => {
+        if (error) reject(new Error(`potluck ${args.join(' ')}: ${stderr}${error.message}`));
+        else resolve(stdout);
       });
     });
   node.end = async () => {

@@ -131,6 +131,16 @@ pub enum Action {
         /// From whom.
         peer: NodeId,
     },
+    /// What was sent there comes to nothing: the PC was taken back or lost, or could not. For whoever counts; the job is
+    /// placed again by itself.
+    RunLost {
+        /// Which.
+        job: JobId,
+        /// Where.
+        peer: NodeId,
+        /// Why.
+        reason: Reason,
+    },
     /// Tell a worker how many slots could be used.
     Demand {
         /// Whom.

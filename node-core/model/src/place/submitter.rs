@@ -481,6 +481,7 @@ impl Submitter {
         let State::Out(first, second) = job.state.clone() else { return };
         let Some(travel) = &mut job.travel else { return };
         if counts {
+            actions.push(Action::RunLost { job: id, peer: at, reason: reason.clone() });
             travel.tries += 1;
             travel.failed_on.push(at);
         } else {

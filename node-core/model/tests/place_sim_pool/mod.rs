@@ -189,6 +189,7 @@ fn trace(mut hash: u64, now: Duration, action: &Action) -> u64 {
         Action::Ping { .. } => 5 << 60,
         Action::PeerLost { .. } => 6 << 60,
         Action::Fail { job, .. } => 7 << 60 | job.0,
+        Action::RunLost { job, .. } => 8 << 60 | job.0,
     };
     for word in [now.as_nanos() as u64, number] {
         hash = (hash ^ word).wrapping_mul(0x100_0000_01b3);
@@ -540,6 +541,7 @@ impl Pool {
                 assert!(self.jobs.get_mut(&job).unwrap().out.remove(&peer).is_some());
                 self.send(node, peer, true, Message::Cancel(job));
             }
+            Action::RunLost { .. } => {}
             Action::Demand { peer, slots } => self.send(node, self.number(peer), true, Message::Demand(slots)),
             Action::Ping { peer } => self.send(node, self.number(peer), true, Message::Ping),
             Action::PeerLost { peer } => {
