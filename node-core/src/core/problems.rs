@@ -158,6 +158,7 @@ impl Core {
             (FixAction::Command { text }, _) => text.clone(),
             (_, "N1" | "N2") => "potluck peers add ADDR:PORT".to_owned(),
             (_, "S1") => "potluck doctor".to_owned(),
+            (_, "K1") => "potluck unlock".to_owned(),
             (_, "T1") => "potluck toolchain list; potluck toolchain verify".to_owned(),
             _ => "potluck ui".to_owned(),
         };
