@@ -69,7 +69,8 @@ fn a_removed_worker_is_cut_off_in_five_seconds_and_its_jobs_end_elsewhere_with_t
         assert!(fs::read(project.join(format!("{name}.o"))).unwrap() == *right, "{name}.o differs from gcc's");
     }
     // It had jobs whose results nobody took: each ended at the other worker, and was given up here by no one.
-    let ran_here = |records: &[serde_json::Value]| records.iter().filter(|r| r["worker"] == removed_id.as_str()).count();
+    let ran_here =
+        |records: &[serde_json::Value]| records.iter().filter(|r| r["worker"] == removed_id.as_str()).count();
     let records = keeper.records("submitter");
     assert_eq!((records.len(), ran_here(&records)), (SLOW.len(), 0), "{records:#?}");
     assert!(records.iter().all(|r| r["worker"] == stays_id.as_str()), "{records:#?}");

@@ -218,6 +218,57 @@ fn a_pause_shows_its_end_survives_a_restart_and_is_over_when_resumed_or_when_its
 }
 
 #[test]
+fn a_server_where_nothing_tells_who_is_there_counts_as_in_use_and_says_what_to_do() {
+    if delegated("a_server_where_nothing_tells_who_is_there_counts_as_in_use_and_says_what_to_do") {
+        return;
+    }
+    let space = Space::new("sharing-server");
+    // No bus with a logind, no display.
+    let home = Home::new(&space, "a", "");
+    let _node = home.start(&["--headless"]);
+    let said = home.says(&["share", "on"]);
+    until("held, because nobody is seen", || (home.code() == "in_use").then_some(()));
+    assert_eq!((home.slots(), &home.status()["sharing"]["presence"]), (0, &Value::Null));
+    let fix = "potluck config set share.preset dedicated";
+    let status = home.says(&["status"]);
+    assert!(status.contains("counts as in use") && status.contains(&format!("fix: {fix}")), "{status}");
+    let doctor = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("warn  presence") && doctor.contains(&format!("fix: {fix}")), "{doctor}");
+    let again = home.says(&["share", "on"]);
+    assert!(again.contains(&format!("hint: {fix}")), "{said:?} {again}");
+    // And that is all it takes.
+    home.says(&["config", "set", "share.preset", "dedicated"]);
+    until("slots", || (home.slots() > 0).then_some(()));
+    assert!(!home.says(&["status"]).contains(fix));
+    assert!(!String::from_utf8(home.run(&["doctor"]).stdout).unwrap().contains(fix));
+}
+
+#[test]
+fn memory_that_is_short_again_and_again_is_a_problem_with_a_way_out() {
+    if delegated("memory_that_is_short_again_and_again_is_a_problem_with_a_way_out") {
+        return;
+    }
+    let space = Space::new("sharing-memory");
+    let home = Home::new(&space, "a", &(DEDICATED.to_owned() + "enabled = true\n"));
+    let _node = home.start(&[]);
+    let problem = || {
+        let status = home.status();
+        status["problems"].as_array().unwrap().iter().find(|p| p["code"] == "M1").map(|p| p["fix"].clone())
+    };
+    let memory = |available: u64| {
+        home.write("proc/meminfo", &format!("MemTotal: 16000000 kB\nMemAvailable: {available} kB\n"));
+    };
+    for time in 0..3 {
+        until("slots", || (home.slots() > 0).then_some(()));
+        assert_eq!(problem(), None, "{time} times are no problem");
+        memory(1_500_000);
+        until("memory", || (home.code() == "memory").then_some(()));
+        memory(12_000_000);
+    }
+    assert!(problem().unwrap().as_str().unwrap().contains("share.cores_away"));
+}
+
+#[test]
 fn an_explicit_number_is_given_at_once_whatever_the_machine_does_and_is_not_written_down() {
     if delegated("an_explicit_number_is_given_at_once_whatever_the_machine_does_and_is_not_written_down") {
         return;

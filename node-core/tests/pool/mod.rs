@@ -82,10 +82,8 @@ impl Pc {
 
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = rustix::process::kill_process(
-                rustix::process::Pid::from_child(&child),
-                rustix::process::Signal::TERM,
-            );
+            let _ =
+                rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM);
             let _ = child.wait();
         }
     }
