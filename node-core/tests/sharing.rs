@@ -138,6 +138,10 @@ impl Home {
         self.status()["sharing"]["code"].as_str().unwrap().to_owned()
     }
 
+    fn problem(&self, code: &str) -> Option<Value> {
+        self.status()["problems"].as_array().unwrap().iter().find(|p| p["code"] == code).cloned()
+    }
+
     fn start(&self, args: &[&str]) -> Node {
         let all = [&["node", "--listen", "127.0.0.1:0"], args].concat();
         let errors = fs::File::options().create(true).append(true).open(self.dir.join("errors")).unwrap();
@@ -224,7 +228,7 @@ fn a_server_where_nothing_tells_who_is_there_counts_as_in_use_and_says_what_to_d
     }
     let space = Space::new("sharing-server");
     // No bus with a logind, no display.
-    let home = Home::new(&space, "a", "");
+    let home = Home::new(&space, "a", "[share]\nkeep_free_disk = \"1MiB\"\n");
     let _node = home.start(&["--headless"]);
     let said = home.says(&["share", "on"]);
     until("held, because nobody is seen", || (home.code() == "in_use").then_some(()));
@@ -251,21 +255,17 @@ fn memory_that_is_short_again_and_again_is_a_problem_with_a_way_out() {
     let space = Space::new("sharing-memory");
     let home = Home::new(&space, "a", &(DEDICATED.to_owned() + "enabled = true\n"));
     let _node = home.start(&[]);
-    let problem = || {
-        let status = home.status();
-        status["problems"].as_array().unwrap().iter().find(|p| p["code"] == "M1").map(|p| p["fix"].clone())
-    };
     let memory = |available: u64| {
         home.write("proc/meminfo", &format!("MemTotal: 16000000 kB\nMemAvailable: {available} kB\n"));
     };
     for time in 0..3 {
         until("slots", || (home.slots() > 0).then_some(()));
-        assert_eq!(problem(), None, "{time} times are no problem");
+        assert_eq!(home.problem("M1"), None, "{time} times are no problem");
         memory(1_500_000);
         until("memory", || (home.code() == "memory").then_some(()));
         memory(12_000_000);
     }
-    assert!(problem().unwrap().as_str().unwrap().contains("share.cores_away"));
+    assert!(home.problem("M1").unwrap()["fix"].as_str().unwrap().contains("share.cores_away"));
 }
 
 #[test]
@@ -311,8 +311,10 @@ fn load_memory_disk_and_the_battery_take_slots_and_give_them_back() {
     if more <= 1 << 20 {
         home.says(&["config", "set", "share.keep_free_disk", &format!("{more}MiB")]);
         until("the disk", || (home.code() == "disk").then_some(()));
+        assert!(home.problem("D1").unwrap()["fix"].as_str().unwrap().contains("share.keep_free_disk"));
         home.says(&["config", "set", "share.keep_free_disk", "1MiB"]);
         until("room on the disk", || (home.slots() == cores()).then_some(()));
+        assert_eq!(home.problem("D1"), None);
     }
     fs::create_dir(home.dir.join("power/BAT0")).unwrap();
     for (name, text) in [("capacity", "90"), ("status", "Discharging"), ("type", "Battery")] {

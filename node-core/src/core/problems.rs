@@ -175,7 +175,7 @@ impl Core {
             (_, "S1") => "potluck doctor".to_owned(),
             (_, "K1") => "potluck unlock".to_owned(),
             (_, "M1") => "potluck config set share.cores_away N, with a smaller N".to_owned(),
-            (_, "D1") => "free some space; potluck ui shows what others keep here and deletes it".to_owned(),
+            (_, "D1") => "free some space, or potluck config set share.keep_free_disk SIZE".to_owned(),
             (_, "T1") => "potluck toolchain list; potluck toolchain verify".to_owned(),
             _ => "potluck ui".to_owned(),
         };

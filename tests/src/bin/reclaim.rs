@@ -69,10 +69,8 @@ keep_free_disk = "1MiB"
 
 /// The desk's own load: none. On the real machine the other nodes of the Lab compile, which a desk would count as its
 /// owner's programs. Presence is sensed for real.
-const CALM: [(&str, &str); 2] = [
-    ("stat", "cpu  0 0 0 1000 0 0 0 0 0 0\n"),
-    ("meminfo", "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB\n"),
-];
+const CALM: [(&str, &str); 2] =
+    [("stat", "cpu  0 0 0 1000 0 0 0 0 0 0\n"), ("meminfo", "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB\n")];
 
 fn main() {
     let args = Args::parse();
