@@ -24,6 +24,12 @@ const NODE: &str = env!("CARGO_BIN_EXE_potluck-node");
 /// Nodes share only as ordinary users: true if the test has run as one. The other programs are made as root first, because
 /// the build folder may not be the other user's.
 pub fn delegated(test: &str) -> bool {
+    need_programs();
+    as_user(test)
+}
+
+/// The wrapper, beside the other programs; they are made if only this crate's tests were asked for.
+pub fn need_programs() -> PathBuf {
     let beside = |name: &str| Path::new(NODE).with_file_name(name).is_file();
     if !beside("potluck") || !beside("potluck-runner") {
         let mut cargo = Command::new(env!("CARGO"));
@@ -33,7 +39,7 @@ pub fn delegated(test: &str) -> bool {
         }
         assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
     }
-    as_user(test)
+    Path::new(NODE).with_file_name("potluck")
 }
 
 /// Waits for what another process does.
@@ -53,16 +59,23 @@ pub struct Pc {
     pub dir: PathBuf,
     pub address: String,
     child: Option<Child>,
+    env: Vec<(String, PathBuf)>,
     /// For sockets, whose paths must be short.
     run: tempfile::TempDir,
 }
 
 impl Pc {
-    /// Starts `potluck-node node ARGS` with these folders.
+    /// Starts `potluck-node node ARGS` with folders of its own.
     pub fn start(space: &Space, name: &str, args: &[&str]) -> Self {
+        Self::start_with(space, name, args, &[])
+    }
+
+    /// The same, with more variables for the node alone.
+    pub fn start_with(space: &Space, name: &str, args: &[&str], env: &[(&str, &Path)]) -> Self {
         let dir = space.path(name);
         fs::create_dir_all(&dir).unwrap();
-        let mut pc = Self { dir, address: String::new(), child: None, run: tempfile::tempdir().unwrap() };
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), value.to_path_buf())).collect();
+        let mut pc = Self { dir, address: String::new(), child: None, env, run: tempfile::tempdir().unwrap() };
         pc.again(&[&["--name", name], args].concat());
         pc
     }
@@ -71,7 +84,7 @@ impl Pc {
     pub fn again(&mut self, args: &[&str]) {
         let errors = fs::File::options().create(true).append(true).open(self.dir.join("errors")).unwrap();
         let mut node = self.of_program(Path::new(NODE));
-        node.args(["node", "--listen", "127.0.0.1:0", "--no-discovery"]).args(args);
+        node.args(["node", "--listen", "127.0.0.1:0", "--no-discovery"]).args(args).envs(self.env.iter().cloned());
         let mut child = node.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
