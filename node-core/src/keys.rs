@@ -1,10 +1,13 @@
 //! Where the node's key lies: in the desktop's keyring, or in a file that only its owner can read. What was chosen is
 //! remembered beside the file, and a keyring that gives nothing now is never a reason to choose anew: a locked one looks
-//! just like an empty one.
+//! just like an empty one. A keyring that has not given or taken the key is asked again: when a person says so, and without
+//! a prompt when its service says that something changed there, or now and then.
+
+mod bus;
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use keyring_core::api::CredentialStoreApi;
 use keyring_core::{Entry, Error};
@@ -20,8 +23,16 @@ const CHOICE_FILE: &str = "key.json";
 const SERVICE: &str = "potluck";
 /// A keyring that shows a prompt answers when somebody has typed: the node does not wait for that.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A locked keyring is asked this often.
+/// A keyring that has the key and was locked is looked at this often.
 const RETRY: Duration = Duration::from_secs(10);
+/// One that did not take the key is looked at this often.
+const OFFER_EVERY: Duration = Duration::from_secs(300);
+/// After an attempt, changes that the service tells of are its own for this long.
+const CHANGES_APART: Duration = Duration::from_secs(2);
+/// Attempts without an answer: a person who asks again and again sees no more prompts.
+const ATTEMPTS_MAX: usize = 8;
+/// Somebody who asked for a prompt may go and look for the password.
+const PROMPT_PATIENCE: Duration = Duration::from_secs(600);
 /// Why a key is in the file although nobody looked for a keyring.
 const HEADLESS: &str = "this node was started without a desktop";
 
@@ -48,30 +59,141 @@ enum Choice {
 
 /// The node's key, or what stands in for it.
 pub struct Opened {
-    /// The key; a stand-in that is in no team if `later` is there.
+    /// The key; a stand-in that is in no team if `is_locked`.
     pub identity: Arc<Identity>,
     /// Where it lies.
     pub place: KeyPlace,
-    /// The keyring is locked: the key comes here when it is opened.
-    pub later: Option<tokio::sync::mpsc::UnboundedReceiver<Arc<Identity>>>,
+    /// The keyring has the key and gives it later.
+    pub is_locked: bool,
+    /// The keyring has not given or taken the key yet.
+    pub later: Option<Later>,
 }
+
+/// What comes of a keyring that has not given or taken the key yet.
+pub struct Later {
+    /// The key, once it lies in the keyring and can be had.
+    pub key: tokio::sync::mpsc::UnboundedReceiver<Arc<Identity>>,
+    /// Makes it be asked again.
+    pub again: Again,
+}
+
+/// Makes the keyring be asked again.
+#[derive(Clone)]
+pub struct Again(mpsc::Sender<Nudge>);
+
+/// What happens around a keyring that has not given or taken the key.
+enum Nudge {
+    /// A person wants it asked: a prompt is welcome.
+    Person,
+    /// Something changed in the keyring or its service: only if it needs no prompt.
+    Change,
+    /// It has answered.
+    Answer(Option<Arc<Identity>>),
+}
+
+impl Again {
+    /// A person wants it asked now. False: nobody asks any more, because the key is there.
+    pub fn ask(&self) -> bool {
+        self.0.send(Nudge::Person).is_ok()
+    }
+
+    /// Asks on every change that the keyring's service tells of, until the key is there. On the present runtime.
+    pub fn on_changes(&self) {
+        let again = self.clone();
+        tokio::spawn(bus::follow(move || again.0.send(Nudge::Change).is_ok()));
+    }
+}
+
+/// Asks the keyring by `attempt` until it has answered with the key: when a person says so, and when `is_quiet` says that
+/// no prompt would be shown, at changes and `every` so often. `heard` is told of the first answer, after the key.
+fn keep_asking(
+    every: Duration,
+    is_quiet: fn() -> bool,
+    heard: Option<mpsc::Sender<()>>,
+    attempt: impl Fn() -> Option<Arc<Identity>> + Send + Sync + 'static,
+) -> std::io::Result<Later> {
+    let (key, found) = tokio::sync::mpsc::unbounded_channel();
+    let (nudge, nudges) = mpsc::channel();
+    let again = Again(nudge.clone());
+    let attempt = Arc::new(attempt);
+    let asking = move || {
+        // Attempts without an answer: a prompt is there, or its service ended with it and will never answer.
+        let mut open = 0;
+        let mut last: Option<Instant> = None;
+        while !key.is_closed() {
+            let first = nudges.recv_timeout(every).ok();
+            let (mut is_due, mut is_asked) = (first.is_none(), false);
+            for nudge in first.into_iter().chain(nudges.try_iter()) {
+                match nudge {
+                    Nudge::Person => is_asked = true,
+                    Nudge::Change => is_due = true,
+                    Nudge::Answer(answer) => {
+                        open -= 1;
+                        let is_there = answer.is_some();
+                        answer.into_iter().for_each(|identity| drop(key.send(identity)));
+                        // Nobody listens after the first answer.
+                        if let Some(heard) = &heard {
+                            let _ = heard.send(());
+                        }
+                        if is_there {
+                            return;
+                        }
+                    }
+                }
+            }
+            // What an attempt changes is told as well.
+            let is_early = last.is_some_and(|at| at.elapsed() < CHANGES_APART);
+            if open < ATTEMPTS_MAX && (is_asked || is_due && !is_early && is_quiet()) {
+                let (attempt, nudge) = (Arc::clone(&attempt), nudge.clone());
+                let work = move || drop(nudge.send(Nudge::Answer(attempt())));
+                open += usize::from(std::thread::Builder::new().name("keyring".to_owned()).spawn(work).is_ok());
+                last = Some(Instant::now());
+            }
+        }
+    };
+    std::thread::Builder::new().name("keyring-wait".to_owned()).spawn(asking)?;
+    Ok(Later { key: found, again })
+}
+
+/// Held while choice and key change: a key that is renewed is not overtaken by the move of the old one.
+static CHANGES: Mutex<()> = Mutex::new(());
 
 /// The key of the node whose state is in `dir`; made on first use. `want_keyring`: a desktop is there, so that the key
 /// shall be in its keyring if it has one. Waits some seconds at most.
 pub fn open(dir: &Path, want_keyring: bool) -> Result<Opened, IdentityError> {
     crate::dirs::make_private(dir).map_err(|error| IdentityError::Io(dir.to_owned(), error))?;
-    match read_choice(dir)? {
+    let opened = match read_choice(dir)? {
         Some(Choice::Keyring { node, next }) => from_keyring(dir, [Some(node), next]),
         Some(Choice::File { why, refused }) if !want_keyring || refused => in_file(dir, why, refused),
-        Some(Choice::File { .. }) => into_keyring(dir, false),
-        None if want_keyring => into_keyring(dir, true),
+        Some(Choice::File { .. }) => into_keyring(dir, false, PATIENCE),
+        None if want_keyring => into_keyring(dir, true, PATIENCE),
         None => in_file(dir, HEADLESS.to_owned(), false),
+    }?;
+    match opened.place {
+        KeyPlace::File(_) if want_keyring => Ok(Opened { later: Some(offered_later(dir)?), ..opened }),
+        _ => Ok(opened),
     }
+}
+
+/// Offers the key to the keyring again, but never to one that would show a prompt by itself: it was refused before. The
+/// key is the node's in the meantime, from the file.
+fn offered_later(dir: &Path) -> Result<Later, IdentityError> {
+    let own = dir.to_owned();
+    let offer = move || match into_keyring(&own, false, PROMPT_PATIENCE) {
+        Ok(Opened { identity, place: KeyPlace::Keyring, .. }) => Some(identity),
+        Ok(_) => None,
+        Err(error) => {
+            crate::log::warn(&format!("the key could not be moved into the keyring: {error}"));
+            None
+        }
+    };
+    keep_asking(OFFER_EVERY, bus::is_open, None, offer).map_err(|error| IdentityError::Io(dir.to_owned(), error))
 }
 
 /// A new key where the old one lies, which is gone then: for a node whose key its team has removed. Waits some seconds at
 /// most.
 pub fn renew(dir: &Path, old: NodeId) -> Result<Arc<Identity>, IdentityError> {
+    let _changing = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
     let identity = Identity::ephemeral()?;
     let path = dir.join(KEY_FILE);
     let Some(Choice::Keyring { .. }) = read_choice(dir)? else {
@@ -80,7 +202,7 @@ pub fn renew(dir: &Path, old: NodeId) -> Result<Arc<Identity>, IdentityError> {
     };
     let (pkcs8, user, next) = (identity.pkcs8().to_vec(), user_of(dir), identity.id().to_string());
     remember(dir, &Choice::Keyring { node: old.to_string(), next: Some(next.clone()) })?;
-    let kept = in_time(move || {
+    let kept = in_time(PATIENCE, move || {
         let entry = entry(&user).map_err(|error| error.to_string())?;
         entry.set_secret(&pkcs8).map_err(|error| error.to_string())?;
         let back = entry.get_secret().map_err(|error| error.to_string())?;
@@ -96,45 +218,35 @@ pub fn renew(dir: &Path, old: NodeId) -> Result<Arc<Identity>, IdentityError> {
 fn in_file(dir: &Path, why: String, refused: bool) -> Result<Opened, IdentityError> {
     let identity = Arc::new(Identity::load_or_create(dir)?);
     remember(dir, &Choice::File { why: why.clone(), refused })?;
-    Ok(Opened { identity, place: KeyPlace::File(why), later: None })
+    Ok(Opened { identity, place: KeyPlace::File(why), is_locked: false, later: None })
 }
 
-/// The keyring was chosen: only it has the key. If it gives none now, the node runs without a team until it does.
+/// The keyring was chosen: only it has the key. If it gives none now, the node runs without a team until it does. A prompt
+/// that was closed is not shown again every few seconds.
 fn from_keyring(dir: &Path, nodes: [Option<String>; 2]) -> Result<Opened, IdentityError> {
-    let (first, found) = mpsc::channel();
-    let (later, mut opened) = tokio::sync::mpsc::unbounded_channel();
     let user = user_of(dir);
-    // Its own thread: while a prompt is open the keyring does not answer, perhaps for hours.
-    let looking = std::thread::Builder::new().name("keyring".to_owned()).spawn(move || {
-        loop {
-            let got = get(&user).ok().filter(|identity| nodes.contains(&Some(identity.id().to_string())));
-            if let Some(identity) = got {
-                let _ = later.send(Arc::new(identity));
-                // After the key: whoever hears this finds it.
-                let _ = first.send(());
-                return;
-            }
-            // Nobody waits for the first answer after `PATIENCE`.
-            let _ = first.send(());
-            if later.is_closed() {
-                return;
-            }
-            std::thread::sleep(RETRY);
-        }
-    });
-    looking.map_err(|error| IdentityError::Io(dir.to_owned(), error))?;
-    let _ = found.recv_timeout(PATIENCE);
-    if let Ok(identity) = opened.try_recv() {
+    let attempt = move || {
+        let got = get(&user).ok().filter(|identity| nodes.contains(&Some(identity.id().to_string())));
+        got.map(Arc::new)
+    };
+    let (heard, answer) = mpsc::channel();
+    let later = keep_asking(RETRY, || !bus::is_locked(), Some(heard), attempt);
+    let mut later = later.map_err(|error| IdentityError::Io(dir.to_owned(), error))?;
+    // Whoever starts the node is there.
+    later.again.ask();
+    let _ = answer.recv_timeout(PATIENCE);
+    if let Ok(identity) = later.key.try_recv() {
         // A crash between keeping the key there and removing the file left both.
         remove_same(dir, &identity);
-        return Ok(Opened { identity, place: KeyPlace::Keyring, later: None });
+        return Ok(Opened { identity, place: KeyPlace::Keyring, is_locked: false, later: None });
     }
-    Ok(Opened { identity: Arc::new(Identity::ephemeral()?), place: KeyPlace::Keyring, later: Some(opened) })
+    let stand_in = Arc::new(Identity::ephemeral()?);
+    Ok(Opened { identity: stand_in, place: KeyPlace::Keyring, is_locked: true, later: Some(later) })
 }
 
 /// Puts the key into the keyring if that can be done: kept, read back and compared before the file goes. `first`: nothing
 /// was chosen before, so that an entry from an interrupted earlier try holds.
-fn into_keyring(dir: &Path, first: bool) -> Result<Opened, IdentityError> {
+fn into_keyring(dir: &Path, first: bool, patience: Duration) -> Result<Opened, IdentityError> {
     let file = match Identity::load(&dir.join(KEY_FILE)) {
         Ok(identity) => Some(identity),
         Err(IdentityError::Io(_, error)) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -145,7 +257,8 @@ fn into_keyring(dir: &Path, first: bool) -> Result<Opened, IdentityError> {
         None => Identity::ephemeral()?,
     };
     let (pkcs8, user) = (identity.pkcs8().to_vec(), user_of(dir));
-    let kept = in_time(move || {
+    let in_question = identity.id();
+    let kept = in_time(patience, move || {
         let entry = entry(&user).map_err(|error| (format!("there is no keyring here ({error})"), false))?;
         if first && let Ok(there) = get(&user) {
             return Ok(there);
@@ -158,11 +271,16 @@ fn into_keyring(dir: &Path, first: bool) -> Result<Opened, IdentityError> {
         }
         Identity::from_pkcs8(back).map_err(|error| (error, true))
     });
-    match kept.unwrap_or_else(|| Err(("the keyring did not answer".to_owned(), true))) {
+    let _changing = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_current = first || Identity::load(&dir.join(KEY_FILE)).map_or(true, |file| file.id() == in_question);
+    let kept = kept.unwrap_or_else(|| Err(("the keyring did not answer".to_owned(), true)));
+    match kept {
+        // Renewed meanwhile: what the keyring has now is nobody's key.
+        Ok(_) if !is_current => in_file(dir, "it is a new one".to_owned(), false),
         Ok(identity) => {
             remember(dir, &Choice::Keyring { node: identity.id().to_string(), next: None })?;
             remove_same(dir, &identity);
-            Ok(Opened { identity: Arc::new(identity), place: KeyPlace::Keyring, later: None })
+            Ok(Opened { identity: Arc::new(identity), place: KeyPlace::Keyring, is_locked: false, later: None })
         }
         Err((why, refused)) => in_file(dir, why, refused),
     }
@@ -185,7 +303,7 @@ fn user_of(dir: &Path) -> String {
 }
 
 /// None: it took longer than a person waits for a start.
-fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn in_time<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new()
         .name("keyring".to_owned())
@@ -193,7 +311,7 @@ fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Opti
             let _ = sender.send(work());
         })
         .ok()?;
-    receiver.recv_timeout(PATIENCE).ok()
+    receiver.recv_timeout(patience).ok()
 }
 
 fn read_choice(dir: &Path) -> Result<Option<Choice>, IdentityError> {

@@ -69,6 +69,16 @@ pub fn own_addresses() -> Vec<OwnAddress> {
     out
 }
 
+/// Whether an interface that is up is a wireless one: /sys shows those as the kernel's drivers have them.
+pub fn is_wireless() -> bool {
+    let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    interfaces.take(64).any(|entry| {
+        let path = entry.path();
+        let is_up = || std::fs::read_to_string(path.join("operstate")).is_ok_and(|state| state.trim() == "up");
+        (path.join("wireless").exists() || path.join("phy80211").exists()) && is_up()
+    })
+}
+
 /// # Safety
 /// `addr` is null or points to a socket address of the family that it names.
 unsafe fn ip_of(addr: *const libc::sockaddr) -> Option<IpAddr> {

@@ -86,10 +86,11 @@ async fn start(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), String> {
     let want_keyring = options.desktop || std::env::var_os("POTLUCK_KEYRING").is_some_and(|value| value == "1");
-    let keys::Opened { identity, place, later } = keys::open(&dirs.state, want_keyring).map_err(|e| e.to_string())?;
-    let membership = match &later {
-        None => Membership::open(identity, &dirs.state),
-        Some(_) => Membership::open_locked(identity, &dirs.state),
+    let opened = keys::open(&dirs.state, want_keyring).map_err(|e| e.to_string())?;
+    let keys::Opened { identity, place, is_locked, later } = opened;
+    let membership = match is_locked {
+        false => Membership::open(identity, &dirs.state),
+        true => Membership::open_locked(identity, &dirs.state),
     };
     let membership = Arc::new(membership.map_err(|e| e.to_string())?);
     let socket_path = dirs.socket();
@@ -167,10 +168,12 @@ async fn start(
     let parts = Parts { dial: dials, addresses: stored, remembered, sharing };
     let mut core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
     core.key_lies(place);
-    if let Some(mut later) = later {
+    if let Some(keys::Later { mut key, again }) = later {
+        again.on_changes();
+        core.ask_keyring_by(again);
         let events = events_tx.clone();
         tokio::spawn(async move {
-            if let Some(identity) = later.recv().await {
+            if let Some(identity) = key.recv().await {
                 let _ = events.send(Event::Unlocked(identity));
             }
         });

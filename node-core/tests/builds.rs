@@ -1,6 +1,6 @@
 //! Builds with a real node, a real make and a real gcc: what is one build, what its numbers are, and what is kept.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -56,8 +56,17 @@ impl Place {
         for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "POTLUCK_BUILD_ID", "POTLUCK_BUILD_NAME", "POTLUCK_SOCKET"] {
             command.env_remove(name);
         }
-        // SAFETY: setsid is a system call and nothing else.
-        unsafe { command.pre_exec(|| setsid().map(|_| ()).map_err(Into::into)) };
+        // A shell's `&` starts the tests with both ignored, and so would be all that they start: a shell cannot take that
+        // back, and a run that is to be ignored by Ctrl-C leaves it so.
+        let as_a_terminal_does = || {
+            for signal in [libc::SIGINT, libc::SIGQUIT] {
+                // SAFETY: signal is async-signal-safe, and the usual action needs no handler.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
+            setsid().map(|_| ()).map_err(Into::into)
+        };
+        // SAFETY: two system calls and nothing else.
+        unsafe { command.pre_exec(as_a_terminal_does) };
         command
     }
 
@@ -278,6 +287,31 @@ fn ctrl_c_ends_the_run_by_its_signal_and_the_build_is_cancelled() {
     assert_eq!(run.wait().unwrap().signal(), Some(2));
     let builds = place.builds(1);
     assert_eq!((&builds[0]["end"], &builds[0]["exit"]), (&"cancelled".into(), &130.into()));
+}
+
+#[test]
+fn a_run_that_was_started_to_ignore_ctrl_c_goes_on_and_so_does_its_command() {
+    let place = Place::new();
+    let mut run = place.command(wrapper());
+    // As nohup and a shell's `&` do it.
+    // SAFETY: signal is async-signal-safe, and to ignore one needs no handler.
+    unsafe {
+        run.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_IGN);
+            Ok(())
+        })
+    };
+    let script = "echo ready; read line; echo $line";
+    let mut run =
+        run.args(["run", "--", "sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(run.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    kill_process_group(Pid::from_child(&run), Signal::INT).unwrap();
+    run.stdin.take().unwrap().write_all(b"went on\n").unwrap();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\nwent on\n");
+    assert_eq!(run.wait().unwrap().code(), Some(0));
 }
 
 #[test]

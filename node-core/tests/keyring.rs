@@ -1,6 +1,8 @@
 //! The node's key in a real keyring: a private bus and gnome-keyring, and the node as its program.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// What every script has: folders of its own, and a node that is started and stopped.
 const COMMON: &str = r#"
@@ -24,12 +26,28 @@ joined() { if "$NODE" team list --json | grep -qF '"joined":true'; then echo "ye
 id() { "$NODE" team list --json | sed 's/.*"this_pc":"\([0-9a-f]*\)".*/\1/'; }
 "#;
 
+/// The compiler wrapper, which is another package's program.
+fn wrapper() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "potluck-wrapper"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+        Path::new(env!("CARGO_BIN_EXE_potluck-node")).with_file_name("potluck")
+    })
+}
+
 fn run(shell: &mut Command, script: &str) -> String {
     let shell = shell.args(["bash", "-c", &format!("{COMMON}{script}")]);
-    let output = shell.env("NODE", env!("CARGO_BIN_EXE_potluck-node")).output().unwrap();
+    let node = env!("CARGO_BIN_EXE_potluck-node");
+    let output = shell.env("NODE", node).env("POTLUCK", wrapper()).output().unwrap();
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{complained}");
-    said.into_owned()
+    // What the bus starts says its own there.
+    said.lines().filter(|line| !line.starts_with("GNOME_KEYRING_")).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
@@ -60,6 +78,15 @@ has '"code":"K1"' 'told of the lock'
 joined 'in the team while locked'
 test -e "$XDG_STATE_HOME/potluck/identity.pk8" || echo "yes: no second key in a file"
 "$NODE" team create other 2>&1 | grep -q 'locked in the keyring' && echo "yes: no team meanwhile"
+# Compiles know nothing of keys: the same object as ever, without a word, and one notice for the person.
+printf 'int a(int b) { return b * 7; }\n' >"$scratch/a.c"
+cd "$scratch"
+gcc -O2 -c a.c -o plain.o
+"$POTLUCK" gcc -O2 -c a.c -o a.o >"$scratch/out" 2>&1 && cmp a.o plain.o && test ! -s "$scratch/out" && echo "yes: compiled"
+"$NODE" log --json --role submitter | grep -c '"where":"local"'
+"$NODE" status --json | grep -o '"code":"K1"' | grep -c .
+# The keyring is asked, and ends with its prompt open: that one never answers.
+"$NODE" unlock
 printf testpw | gnome-keyring-daemon --replace --unlock --components=secrets --daemonize >/dev/null
 tries=0
 while "$NODE" status --json | grep -qF '"code":"K1"' && [ $tries -lt 300 ]; do tries=$((tries + 1)); sleep 0.1; done
@@ -79,6 +106,10 @@ stop
         "no: in the team while locked",
         "yes: no second key in a file",
         "yes: no team meanwhile",
+        "yes: compiled",
+        "1",
+        "1",
+        "The keyring is asked. potluck status says where the key lies.",
         "yes: in the team again",
         "yes: its own key again",
     ];
@@ -101,4 +132,40 @@ stop
 "#,
     );
     assert_eq!(said.lines().collect::<Vec<_>>(), ["yes: reason", "600", "same key"]);
+}
+
+#[test]
+fn a_keyring_that_refused_the_key_gets_it_when_it_opens_and_the_node_runs_on() {
+    let said = run(
+        Command::new("dbus-run-session").arg("--"),
+        r#"
+# Nobody has ever unlocked it, and no prompt can be shown.
+gnome-keyring-daemon --start --components=secrets >/dev/null 2>&1
+start POTLUCK_KEYRING=1
+has '"key":"file"' 'in the file'
+"$NODE" team create lab >/dev/null
+first=$(id)
+printf testpw | gnome-keyring-daemon --replace --unlock --components=secrets --daemonize >/dev/null
+# Far sooner than a look at it now and then would be: the service told of itself.
+tries=0
+while "$NODE" status --json | grep -qF '"key":"file"' && [ $tries -lt 300 ]; do tries=$((tries + 1)); sleep 0.1; done
+has '"key":"keyring"' 'moved'
+test -e "$XDG_STATE_HOME/potluck/identity.pk8" || echo "yes: file removed"
+test "$(id)" = "$first" && echo "yes: same key"
+joined 'in the team all the time'
+stop
+start POTLUCK_KEYRING=0
+test "$(id)" = "$first" && joined 'with the key of the keyring'
+stop
+"#,
+    );
+    let expected = [
+        "yes: in the file",
+        "yes: moved",
+        "yes: file removed",
+        "yes: same key",
+        "yes: in the team all the time",
+        "yes: with the key of the keyring",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }

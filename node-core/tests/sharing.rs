@@ -138,6 +138,10 @@ impl Home {
         self.status()["sharing"]["code"].as_str().unwrap().to_owned()
     }
 
+    fn problem(&self, code: &str) -> Option<Value> {
+        self.status()["problems"].as_array().unwrap().iter().find(|p| p["code"] == code).cloned()
+    }
+
     fn start(&self, args: &[&str]) -> Node {
         let all = [&["node", "--listen", "127.0.0.1:0"], args].concat();
         let errors = fs::File::options().create(true).append(true).open(self.dir.join("errors")).unwrap();
@@ -218,6 +222,53 @@ fn a_pause_shows_its_end_survives_a_restart_and_is_over_when_resumed_or_when_its
 }
 
 #[test]
+fn a_server_where_nothing_tells_who_is_there_counts_as_in_use_and_says_what_to_do() {
+    if delegated("a_server_where_nothing_tells_who_is_there_counts_as_in_use_and_says_what_to_do") {
+        return;
+    }
+    let space = Space::new("sharing-server");
+    // No bus with a logind, no display.
+    let home = Home::new(&space, "a", "[share]\nkeep_free_disk = \"1MiB\"\n");
+    let _node = home.start(&["--headless"]);
+    let said = home.says(&["share", "on"]);
+    until("held, because nobody is seen", || (home.code() == "in_use").then_some(()));
+    assert_eq!((home.slots(), &home.status()["sharing"]["presence"]), (0, &Value::Null));
+    let fix = "potluck config set share.preset dedicated";
+    let status = home.says(&["status"]);
+    assert!(status.contains("counts as in use") && status.contains(&format!("fix: {fix}")), "{status}");
+    let doctor = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("warn  presence") && doctor.contains(&format!("fix: {fix}")), "{doctor}");
+    let again = home.says(&["share", "on"]);
+    assert!(again.contains(&format!("hint: {fix}")), "{said:?} {again}");
+    // And that is all it takes.
+    home.says(&["config", "set", "share.preset", "dedicated"]);
+    until("slots", || (home.slots() > 0).then_some(()));
+    assert!(!home.says(&["status"]).contains(fix));
+    assert!(!String::from_utf8(home.run(&["doctor"]).stdout).unwrap().contains(fix));
+}
+
+#[test]
+fn memory_that_is_short_again_and_again_is_a_problem_with_a_way_out() {
+    if delegated("memory_that_is_short_again_and_again_is_a_problem_with_a_way_out") {
+        return;
+    }
+    let space = Space::new("sharing-memory");
+    let home = Home::new(&space, "a", &(DEDICATED.to_owned() + "enabled = true\n"));
+    let _node = home.start(&[]);
+    let memory = |available: u64| {
+        home.write("proc/meminfo", &format!("MemTotal: 16000000 kB\nMemAvailable: {available} kB\n"));
+    };
+    for time in 0..3 {
+        until("slots", || (home.slots() > 0).then_some(()));
+        assert_eq!(home.problem("M1"), None, "{time} times are no problem");
+        memory(1_500_000);
+        until("memory", || (home.code() == "memory").then_some(()));
+        memory(12_000_000);
+    }
+    assert!(home.problem("M1").unwrap()["fix"].as_str().unwrap().contains("share.cores_away"));
+}
+
+#[test]
 fn an_explicit_number_is_given_at_once_whatever_the_machine_does_and_is_not_written_down() {
     if delegated("an_explicit_number_is_given_at_once_whatever_the_machine_does_and_is_not_written_down") {
         return;
@@ -260,8 +311,10 @@ fn load_memory_disk_and_the_battery_take_slots_and_give_them_back() {
     if more <= 1 << 20 {
         home.says(&["config", "set", "share.keep_free_disk", &format!("{more}MiB")]);
         until("the disk", || (home.code() == "disk").then_some(()));
+        assert!(home.problem("D1").unwrap()["fix"].as_str().unwrap().contains("share.keep_free_disk"));
         home.says(&["config", "set", "share.keep_free_disk", "1MiB"]);
         until("room on the disk", || (home.slots() == cores()).then_some(()));
+        assert_eq!(home.problem("D1"), None);
     }
     fs::create_dir(home.dir.join("power/BAT0")).unwrap();
     for (name, text) in [("capacity", "90"), ("status", "Discharging"), ("type", "Battery")] {
@@ -380,7 +433,7 @@ fn a_locked_screen_gives_slots_after_five_seconds_and_unlocking_takes_them_back(
     home.env.push(("DBUS_SYSTEM_BUS_ADDRESS".into(), bus.address.clone()));
     let _node = home.start(&[]);
     until("logind is heard", || (home.status()["sharing"]["presence"] == "logind").then_some(()));
-    // Everything but the person has been ready for long.
+    // What must not happen has no event to wait for: longer than the five seconds after which a lock gives slots.
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!((home.slots(), home.code().as_str()), (0, "in_use"));
     let locked = Instant::now();

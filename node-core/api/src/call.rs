@@ -139,6 +139,8 @@ pub enum Call {
         /// Days without a keeper, at least 14.
         unseen_days: u32,
     },
+    /// Asks the desktop's keyring for this PC's key again, or to take it; the keyring may show a prompt. Ok.
+    UnlockKey,
     /// This PC leaves for good; refused for the only keeper while others remain. Ok.
     TeamLeave,
     /// It leaves even so: nobody can then join or be removed until the others have voted for a keeper. Ok.

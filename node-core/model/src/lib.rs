@@ -1,8 +1,9 @@
 //! Potluck's decisions, pure: no IO, no clock, no randomness. Time, file contents and seeds are arguments.
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
-//! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), how
-//! they find each other (`nearby`, `alive`), and what is told of it all (`builds`, `notify`).
+//! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), who
+//! is heard at the door (`strangers`), how they find each other (`nearby`, `alive`), and what is told of it all (`builds`,
+//! `notify`).
 
 pub mod alive;
 pub mod builds;
@@ -17,4 +18,5 @@ pub mod plan;
 pub mod reason;
 pub mod scan;
 pub mod share;
+pub mod strangers;
 pub mod team;

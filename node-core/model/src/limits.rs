@@ -40,6 +40,8 @@ pub const MIRROR_QUOTA_BYTES: u64 = 10 << 30;
 pub const JOBS_PER_PEER_MAX: usize = 512;
 /// Connections: an office has at most 200 PCs, two dials each while they race.
 pub const CONNECTIONS_MAX: usize = 512;
+/// Addresses whose failed handshakes are remembered: more than PCs in an office, and some 100 kB.
+pub const DOOR_ADDRESSES_MAX: usize = 1024;
 /// Connections not yet past the handshake.
 pub const HALF_OPEN_MAX: usize = 64;
 /// Connections of one peer: one in use, the rest while both sides dial.

@@ -56,7 +56,7 @@ enum Command {
         /// MiB of disk for one submitter's files
         #[arg(long, value_name = "MIB", default_value_t = potluck_model::limits::MIRROR_QUOTA_BYTES >> 20)]
         quota: u64,
-        /// No window (there is none yet: accepted for unit files)
+        /// No tray and no window, as this command never has: for unit files that say so. The tray app has a node inside
         #[arg(long)]
         headless: bool,
         /// Simulate a team instead: nothing is real, and the same SEED shows the same
@@ -136,6 +136,8 @@ enum Command {
         #[arg(last = true)]
         command: Vec<std::ffi::OsString>,
     },
+    /// Ask the desktop's keyring for this PC's key once more; it may ask you for its password
+    Unlock,
     /// Check everything that must work, and say what to do
     Doctor {
         /// For programs
@@ -332,6 +334,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
                 let cwd = std::env::current_dir().map(|d| d.to_string_lossy().into_owned()).ok();
                 show::explain(&call(&json!({"call": "explain", "what": what, "cwd": cwd}))?, json);
             }
+        }
+        Command::Unlock => {
+            call(&json!({"call": "unlock_key"}))?;
+            println!("The keyring is asked. potluck status says where the key lies.");
         }
         Command::Doctor { json } => return show::doctor(json),
         Command::Log { json, last, role } => {

@@ -81,6 +81,10 @@ pub(super) fn share(command: Share) -> Result<(), Failure> {
     if let Some(next) = answer["share"]["next"].as_str() {
         println!("{next}");
     }
+    let state = &answer["share"]["state"];
+    if state["reason"] == "in_use" && answer["share"]["presence_source"].is_null() {
+        println!("hint: {}", super::show::DEDICATED);
+    }
     Ok(())
 }
 

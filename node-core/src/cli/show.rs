@@ -44,6 +44,14 @@ fn counted(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
+/// For a server: there is no screen, and no login with a seat.
+pub(super) const DEDICATED: &str = "potluck config set share.preset dedicated";
+
+/// Whether sharing waits for a person to go of whom nothing tells.
+fn is_unseen(sharing: &Value) -> bool {
+    sharing["code"] == "in_use" && sharing["presence"].is_null()
+}
+
 pub(super) fn status(answer: &Value, json: bool) {
     if json {
         return println!("{answer}");
@@ -52,6 +60,10 @@ pub(super) fn status(answer: &Value, json: bool) {
     match text(&sharing["reason"]) {
         "" => println!("sharing   {} slots, {} in use", sharing["slots"], sharing["running"]),
         why => println!("sharing   {why}"),
+    }
+    if is_unseen(sharing) {
+        println!("          nothing here tells whether somebody uses this computer, so it counts as in use");
+        println!("          fix: {DEDICATED} (if nobody works at it)");
     }
     for warning in list(&sharing["warnings"]) {
         println!("settings  {}", text(warning));
@@ -339,6 +351,11 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
                 if up > 0 { String::new() } else { "potluck peers add ADDR:PORT".into() },
             ));
             checks.push(discovery(&answer["discovery"]));
+            if is_unseen(&answer["sharing"]) {
+                let what =
+                    "nothing tells whether somebody is there, so this computer counts as in use and lends nothing";
+                checks.push(("warn", "presence".into(), what.into(), format!("{DEDICATED} (if nobody works at it)")));
+            }
             for peer in list(&answer["peers"]).iter().filter(|p| p["trap"] == "loop") {
                 checks.push((
                     "warn",

@@ -3,6 +3,7 @@
 use potluck_api::build::{BuildEnd, BuildLine, BuildRow, Counts, ErrorRow, JobColumns, MachineRow, ReasonRow, Report};
 use potluck_api::call::Call;
 use potluck_api::view::Done;
+use potluck_api::words::reason::title;
 use potluck_model::builds::{End, Job, Kind, report};
 use potluck_model::reason::{Class, Reason};
 use potluck_wire::ipc;
@@ -194,8 +195,9 @@ fn reason_rows(meta: &Meta, jobs: &[Job]) -> Vec<ReasonRow> {
     let row = |sum: report::ReasonSum| {
         let code = meta.reasons.get(usize::from(sum.reason)).cloned().unwrap_or_default();
         let reason = Reason::from_code(&code);
+        let is_option = reason.as_ref().is_some_and(|r| r.class() == Class::Flag);
         ReasonRow {
-            title: title_of(&code, reason.as_ref()),
+            title: title(&code, is_option),
             jobs: sum.jobs,
             time_ms: sum.time_ms,
             avoidable: reason.as_ref().is_some_and(Reason::is_avoidable),
@@ -204,19 +206,6 @@ fn reason_rows(meta: &Meta, jobs: &[Job]) -> Vec<ReasonRow> {
         }
     };
     report::reasons(jobs).into_iter().map(row).collect()
-}
-
-/// A short name for people; codes are words already.
-fn title_of(code: &str, reason: Option<&Reason>) -> String {
-    let words = match (code, reason.map(Reason::class)) {
-        ("link", _) => "Linking".to_owned(),
-        ("probe", _) => "Configure tests".to_owned(),
-        ("query-invocation", _) => "Questions to the compiler".to_owned(),
-        (code, Some(Class::Flag)) => code.replace("unsupported-flag:", "option "),
-        (code, _) => code.replace('-', " "),
-    };
-    let mut letters = words.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A build, summed up. `jobs` are in the order of their start.

@@ -123,6 +123,11 @@ impl Core {
         candidates.filter(|(_, peer)| is_near(&peer.address)).map(|(id, _)| *id).next()
     }
 
+    /// Members announce themselves on this network.
+    pub(super) fn sees_members(&self) -> bool {
+        !self.network.sight.members.is_empty()
+    }
+
     /// What is told of discovery: its word, and where it is blocked an address to begin with.
     pub(super) fn discovery_status(&self) -> Value {
         let state = self.discovery();

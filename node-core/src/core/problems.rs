@@ -1,9 +1,10 @@
 //! What needs a person, and the checks of Help & checks. Codes and headlines are those of `api::words::problem`; here is
-//! what raises them. N3 and N4 need a second view of the network and are raised by simulated nodes only.
+//! what raises them. N3 needs the others' word that they cannot reach this computer, which nobody sends: only simulated
+//! nodes raise it.
 
 use std::collections::BTreeSet;
 
-use potluck_api::view::{Check, CheckState, Discovery, Fix, FixAction, Problem};
+use potluck_api::view::{Check, CheckState, Discovery, Fix, FixAction, KeyPlace, Problem};
 use potluck_api::words::problem as words;
 use potluck_model::notify::Happened;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::peers::Stage;
 use super::snapshot::shown_name;
 use super::view::name_of;
 
-/// A team without a reachable peer is nothing to tell of before this time (UX 2.9, N1).
+/// A team without a reachable peer is nothing to tell of before this time (UX 2.9, N1 and N4).
 const ALONE_AFTER_MS: u64 = 30_000;
 /// Clocks that differ by more are shown (UX 2.9, C1).
 const SKEW_US_MAX: u64 = 300_000_000;
@@ -44,9 +45,23 @@ impl Core {
     fn found_problems(&self) -> Vec<Found> {
         let mut out = Vec::new();
         let mut add = |code, about: String, detail: String, action| out.push(Found { code, about, detail, action });
-        if self.membership.view().joined && !self.peers.values().any(|p| p.link.is_some()) {
+        let is_alone = self.membership.view().joined && !self.peers.values().any(|p| p.link.is_some());
+        if is_alone && self.sees_members() && crate::net::is_wireless() {
+            let detail = "Computers of the team are on this network, and none of them can be reached. Guest networks \
+                          often do that: use another network, or a cable.";
+            add("N4", String::new(), detail.to_owned(), view("help"));
+        } else if is_alone {
             let detail = "Those of the team are tried again by themselves.".to_owned();
             add("N1", String::new(), detail, view("settings/team"));
+        }
+        if self.sharing.code() == "disk" {
+            let detail =
+                "Nothing is shared until there is room on the disk again. What others keep here can be deleted.";
+            add("D1", String::new(), detail.to_owned(), view("toolchains"));
+        }
+        if self.sharing.is_short_of_memory() {
+            let detail = "Three times in ten minutes nothing could be shared because memory was short.".to_owned();
+            add("M1", String::new(), detail, view("settings/sharing"));
         }
         if self.discovery() == Discovery::Blocked {
             let detail =
@@ -134,7 +149,7 @@ impl Core {
         let problem = |found: Found| {
             let known = words::known(found.code)?;
             let since_ms = self.since.get(&key(&found)).copied().unwrap_or(now_ms);
-            if found.code == "N1" && now_ms.saturating_sub(since_ms) < ALONE_AFTER_MS {
+            if matches!(found.code, "N1" | "N4") && now_ms.saturating_sub(since_ms) < ALONE_AFTER_MS {
                 return None;
             }
             Some(Problem {
@@ -158,6 +173,9 @@ impl Core {
             (FixAction::Command { text }, _) => text.clone(),
             (_, "N1" | "N2") => "potluck peers add ADDR:PORT".to_owned(),
             (_, "S1") => "potluck doctor".to_owned(),
+            (_, "K1") => "potluck unlock".to_owned(),
+            (_, "M1") => "potluck config set share.cores_away N, with a smaller N".to_owned(),
+            (_, "D1") => "free some space, or potluck config set share.keep_free_disk SIZE".to_owned(),
             (_, "T1") => "potluck toolchain list; potluck toolchain verify".to_owned(),
             _ => "potluck ui".to_owned(),
         };
@@ -196,6 +214,10 @@ impl Core {
         };
         let up_s = self.started.elapsed().as_secs();
         let linked = self.peers.values().filter(|p| p.link.is_some()).count();
+        let key_note = match &self.team.key {
+            Some(KeyPlace::Keyring) => "It lies in the desktop's keyring.".to_owned(),
+            _ => "It lies in a file that only you can read.".to_owned(),
+        };
         let mut all = vec![
             check("node", "Running in the background", &[], format!("For {} minutes.", up_s / 60)),
             check("sandbox", "Safe box works", &["S1"], "The self-test passed.".to_owned()),
@@ -205,6 +227,10 @@ impl Core {
             check("toolchains", "Compilers can travel", &["T1"], format!("{} packed.", self.compilers.packed.len())),
             check("clock", "Clock", &["C1"], "It agrees with the others.".to_owned()),
             check("results", "Results are right", &["R1"], "None was refused.".to_owned()),
+            check("key", "Key is safe", &["K1"], key_note),
+            check("network", "Computers can talk to each other", &["N4"], "This network lets them.".to_owned()),
+            check("disk", "Disk space", &["D1"], "There is enough.".to_owned()),
+            check("memory", "Memory", &["M1"], "There is enough.".to_owned()),
         ];
         let safe_box = &self.sharing.shared.safe_box;
         if safe_box.fault.is_none() && !safe_box.checked {
@@ -215,12 +241,16 @@ impl Core {
             Discovery::Off => pending(&mut all, "discovery", "Switched off: addresses are used."),
             Discovery::Works | Discovery::Blocked => {}
         }
-        let (state, note) = match self.sharing.shared.presence_source {
-            Some(source) => (CheckState::Ok, format!("By {source}.")),
-            None => (CheckState::Warn, "Nothing tells, so this computer counts as in use.".to_owned()),
+        let (state, note, fix) = match self.sharing.shared.presence_source {
+            Some(source) => (CheckState::Ok, format!("By {source}."), String::new()),
+            None if self.is_held_unseen() => {
+                let note = "Nothing tells, so this computer counts as in use and lends nothing.".to_owned();
+                (CheckState::Warn, note, "Choose \"Dedicated build machine\" if nobody works at it".to_owned())
+            }
+            None => (CheckState::Pending, "Not looked at with these settings.".to_owned(), String::new()),
         };
         let title = "Sees whether you are there".to_owned();
-        all.push(Check { name: "presence".to_owned(), title, state, code: None, note, fix: String::new() });
+        all.push(Check { name: "presence".to_owned(), title, state, code: None, note, fix });
         all
     }
 }

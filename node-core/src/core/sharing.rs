@@ -1,7 +1,7 @@
 //! What the share policy says, done: slots, jobs stopped, resumed or killed, and peers told why. Also what is shown of
 //! sharing, and the time that was lent today.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,10 @@ use crate::sharing::{Handle, Shared, Update, local_time, unix_ms};
 const WAITING_PROOFS_MAX: usize = 256;
 /// What was lent is written down this often at most, and at the end: a crash loses a minute of thanks.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// Memory that is short so often ...
+const SHORT_TIMES: usize = 3;
+/// ... within this time needs the person.
+const SHORT_WITHIN: Duration = Duration::from_secs(600);
 /// Submitters in that file: a team has at most 200 PCs.
 const LENT_TO_MAX: usize = 256;
 
@@ -56,6 +60,8 @@ pub(crate) struct Sharing {
     lent_file: PathBuf,
     lent_kept: Instant,
     lent_is_new: bool,
+    /// When memory began to be short, the last few times.
+    short_of_memory: VecDeque<Instant>,
 }
 
 impl Sharing {
@@ -71,6 +77,21 @@ impl Sharing {
             lent_file,
             lent_kept: Instant::now(),
             lent_is_new: false,
+            short_of_memory: VecDeque::new(),
+        }
+    }
+
+    /// Memory was short again and again lately (UX 2.9, M1).
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory.len() >= SHORT_TIMES && self.short_of_memory[0].elapsed() < SHORT_WITHIN
+    }
+
+    fn note_memory(&mut self, before: &str) {
+        if self.code() == "memory" && before != "memory" {
+            self.short_of_memory.push_back(Instant::now());
+            if self.short_of_memory.len() > SHORT_TIMES {
+                self.short_of_memory.pop_front();
+            }
         }
     }
 
@@ -137,6 +158,7 @@ impl Core {
             problems: notify.problems,
         };
         let (before, act) = (code_of(&old), self.sharing.shared.decision.act);
+        self.sharing.note_memory(before);
         // No job begins any more, and in the same instant those that run stand still.
         let slots = if self.team.serves() { self.sharing.shared.decision.slots } else { 0 };
         if slots < self.worker.slots() {
@@ -324,6 +346,11 @@ impl Core {
             settings: settings.clone(),
             presence_source: shared.presence_source.map(str::to_owned),
         }
+    }
+
+    /// Nothing is given, because nothing tells whether somebody is there.
+    pub(super) fn is_held_unseen(&self) -> bool {
+        self.sharing.code() == "in_use" && self.sharing.shared.presence_source.is_none()
     }
 
     fn share_state(&self) -> ShareState {

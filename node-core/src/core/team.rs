@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) key: Option<KeyPlace>,
     /// Since when the key is locked in the keyring, milliseconds since 1970.
     locked_ms: u64,
+    /// Makes the keyring be asked again; None: it has given the key, or is not asked.
+    keyring: Option<crate::keys::Again>,
 }
 
 impl State {
@@ -122,11 +124,31 @@ impl Core {
         self.team.locked_ms = if self.membership.is_locked() { now_ms() } else { 0 };
     }
 
-    /// The key came out of the keyring: the node is in its team again.
+    /// The keyring has not given or taken the key yet: a person can make it be asked again.
+    pub fn ask_keyring_by(&mut self, again: crate::keys::Again) {
+        self.team.keyring = Some(again);
+    }
+
+    fn ask_keyring(&self) -> Value {
+        match (&self.team.keyring, &self.team.key) {
+            (Some(again), _) if again.ask() => json!({"ok": true}),
+            (_, Some(KeyPlace::Keyring)) => json!({"ok": true}),
+            _ => refusal(
+                "this node keeps its key in a file, and looks for no keyring\nhint: the tray app uses the keyring; \
+                 without it, start the node with POTLUCK_KEYRING=1",
+            ),
+        }
+    }
+
+    /// The key came out of the keyring, or was moved there: the node is in its team again if it was not.
     pub(super) fn unlocked(&mut self, identity: std::sync::Arc<crate::identity::Identity>) {
+        let was_locked = self.membership.is_locked();
         self.membership.unlock(identity);
+        self.team.keyring = None;
         self.key_lies(KeyPlace::Keyring);
-        crate::log::info("the keyring gave this node's key");
+        self.watch.touch();
+        let said = if was_locked { "the keyring gave this node's key" } else { "the keyring took this node's key" };
+        crate::log::info(said);
     }
 
     /// Calls of this file. None: it is none of them.
@@ -173,6 +195,7 @@ impl Core {
                     }
                 }
             }
+            Call::UnlockKey => self.ask_keyring(),
             Call::TeamLeave => self.leave(false),
             Call::TeamAbandon => self.leave(true),
             Call::TeamList => {
@@ -489,17 +512,18 @@ impl Core {
     pub fn team_problems(&self) -> Vec<Problem> {
         let mut out = Vec::new();
         if self.membership.is_locked() {
+            let words = potluck_api::words::problem::known("K1").expect("a code of the list");
             out.push(Problem {
-                code: "K1".to_owned(),
-                headline: "This computer's key is locked in the keyring.".to_owned(),
+                code: words.code.to_owned(),
+                headline: words.headline.to_owned(),
                 detail: "Builds go on here, without the team, until the keyring is unlocked. Potluck looks every 10 \
                          seconds."
                     .to_owned(),
                 fix: Fix {
-                    label: "Show how to unlock".to_owned(),
-                    action: FixAction::View { name: "help".to_owned() },
+                    label: words.label.to_owned(),
+                    action: FixAction::Call { json: json!(Call::UnlockKey).to_string() },
                 },
-                attention: true,
+                attention: words.attention,
                 since_ms: self.team.locked_ms,
             });
         } else if self.membership.was_removed() {

@@ -98,7 +98,7 @@ pub(super) const ALL: &[Row] = &[
         code: "K1",
         about: "",
         detail: "The desktop's keyring does not open. It is tried again when you unlock it.",
-        does: Does::Call(|| json!({"call": "doctor"})),
+        does: Does::Call(|| json!({"call": "unlock_key"})),
         check: "key",
     },
     Row {

@@ -5,13 +5,18 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use potluck_model::ids::NodeId;
-use potluck_model::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, HALF_OPEN_MAX, HANDSHAKE_TIMEOUT};
+use potluck_model::limits::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, DOOR_ADDRESSES_MAX, HALF_OPEN_MAX, HANDSHAKE_TIMEOUT,
+};
+use potluck_model::strangers::Strangers;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,24 +29,19 @@ use crate::membership::Membership;
 
 /// Half-open connections of one address: a single stranger cannot take all of `HALF_OPEN_MAX`.
 const HALF_OPEN_PER_ADDRESS_MAX: usize = 16;
-/// Failed handshakes of one address in `FAILURE_WINDOW`; beyond them it is refused before any cryptography, so that a
-/// stranger who tries for ever costs nearly nothing.
-const FAILURES_MAX: u32 = 10;
-/// See `FAILURES_MAX`.
-const FAILURE_WINDOW: Duration = Duration::from_secs(2);
 /// Join attempts of one address are this far apart.
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 /// A join attempt waits for its turn at most this long: PCs behind one address may join together.
 const JOIN_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Join attempts at a time; those that wait for a person are limited elsewhere (`membership::door`).
 const JOINS_MAX: usize = 8;
-/// Addresses that are remembered for the limits above.
-const ADDRESSES_MAX: usize = 1024;
 /// Refused strangers are told of this often, with their number: whoever tries for ever does not fill a disk.
 const REFUSED_LOGGED_EVERY: Duration = Duration::from_secs(30);
 /// Beside a stranger who tries again and again, connections are taken in batches this far apart: each waking of the node
-/// costs more than refusing him does, and a member waits no longer than this.
+/// costs more than refusing him does, and a member waits no longer than this. The kernel keeps them meanwhile.
 const REFUSED_BATCH: Duration = Duration::from_millis(100);
+/// Connections of one batch; then others have their turn.
+const BATCH_MAX: usize = 256;
 /// Pause after the system refuses to accept (no descriptors left), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -53,7 +53,8 @@ struct Gate {
     joins: Arc<Semaphore>,
     half_open_by_address: Counts<IpAddr>,
     by_peer: Counts<NodeId>,
-    failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+    strangers: Mutex<Strangers>,
+    started: Instant,
     next_join: Mutex<HashMap<IpAddr, Instant>>,
     refused: Mutex<(Option<Instant>, u64)>,
 }
@@ -81,6 +82,8 @@ impl Tls {
 
 /// Accepts on `listener` until the returned receiver is dropped. Each received stream belongs to a member.
 pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc::Receiver<PeerStream>, rustls::Error> {
+    // Accepted by hand: the runtime would watch every connection before anybody can say whether it is heard.
+    let listener = listener.into_std().map_err(|error| rustls::Error::General(error.to_string()))?;
     let gate = Arc::new(Gate {
         tls: Mutex::new(Tls::of(&membership)?),
         membership,
@@ -89,7 +92,8 @@ pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc:
         joins: Arc::new(Semaphore::new(JOINS_MAX)),
         half_open_by_address: Counts::default(),
         by_peer: Counts::default(),
-        failures: Mutex::default(),
+        strangers: Mutex::default(),
+        started: Instant::now(),
         next_join: Mutex::default(),
         refused: Mutex::default(),
     });
@@ -98,73 +102,94 @@ pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc:
     Ok(receiver)
 }
 
-async fn accept_all(gate: Arc<Gate>, listener: TcpListener, sender: mpsc::Sender<PeerStream>) {
-    let mut is_flooded = false;
+/// What one turn at the listener brought.
+enum Turn {
+    Accepted(std::net::TcpStream, SocketAddr),
+    /// Nobody waits any more; true: of those that did, some were refused.
+    Empty(bool),
+    Failed,
+}
+
+async fn accept_all(gate: Arc<Gate>, mut listener: std::net::TcpListener, sender: mpsc::Sender<PeerStream>) {
     loop {
-        if std::mem::take(&mut is_flooded) {
-            tokio::time::sleep(REFUSED_BATCH).await;
-        }
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = sender.closed() => return,
+        // SAFETY: a listener has one descriptor as long as it lives, and it is moved out only when it is watched no more.
+        let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+        let Ok(watched) = watched else {
+            return crate::log::warn("other nodes cannot be listened to: the system watches no more sockets");
         };
-        let accepted = match accepted {
-            // All that came in the meantime: nobody of them is worth a waking.
-            Ok((_, remote)) if gate.is_refused(remote) => {
-                is_flooded = true;
-                let waiting = async {
-                    loop {
-                        match listener.accept().await {
-                            Ok((_, remote)) if gate.is_refused(remote) => {}
-                            other => return other,
-                        }
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    other = waiting => other,
-                    () = std::future::ready(()) => continue,
-                }
+        loop {
+            let turn = tokio::select! {
+                turn = gate.turn(&watched) => turn,
+                () = sender.closed() => return,
+            };
+            match turn {
+                Turn::Accepted(tcp, remote) => gate.take(tcp, remote, &sender),
+                Turn::Empty(false) => {}
+                Turn::Empty(true) => break,
+                Turn::Failed => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
-            other => other,
-        };
-        let Ok((tcp, remote)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // A listener of both families sees IPv4 addresses in IPv6 clothes.
-        let remote = match remote.ip().to_canonical() {
-            IpAddr::V4(v4) => SocketAddr::new(v4.into(), remote.port()),
-            IpAddr::V6(_) => remote,
-        };
+        }
+        // Unwatched: otherwise every attempt wakes the node all the same.
+        listener = watched.into_inner();
+        tokio::time::sleep(REFUSED_BATCH).await;
+    }
+}
+
+impl Gate {
+    /// The next connection that is heard. Whoever is not is hung up on at once.
+    async fn turn(&self, watched: &AsyncFd<std::net::TcpListener>) -> Turn {
+        let Ok(mut ready) = watched.readable().await else { return Turn::Failed };
+        let mut has_refused = false;
+        for _ in 0..BATCH_MAX {
+            match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(Ok((tcp, remote))) => {
+                    // A listener of both families sees IPv4 addresses in IPv6 clothes.
+                    let remote = match remote.ip().to_canonical() {
+                        IpAddr::V4(v4) => SocketAddr::new(v4.into(), remote.port()),
+                        IpAddr::V6(_) => remote,
+                    };
+                    if self.is_heard(network_of(remote.ip())) {
+                        return Turn::Accepted(tcp, remote);
+                    }
+                    has_refused = true;
+                    self.log_refusal(network_of(remote.ip()));
+                    // A reset, and the kernel has nothing more to do with it either.
+                    let _ = rustix::net::sockopt::set_socket_linger(&tcp, Some(Duration::ZERO));
+                }
+                Ok(Err(_)) => return Turn::Failed,
+                Err(_would_block) => break,
+            }
+        }
+        Turn::Empty(has_refused)
+    }
+
+    /// A connection that is heard, on a task of its own.
+    fn take(self: &Arc<Self>, tcp: std::net::TcpStream, remote: SocketAddr, sender: &mpsc::Sender<PeerStream>) {
         let address = network_of(remote.ip());
         let (Ok(permit), Some(of_address)) = (
-            Arc::clone(&gate.half_open).try_acquire_owned(),
-            gate.half_open_by_address.enter(address, HALF_OPEN_PER_ADDRESS_MAX),
+            Arc::clone(&self.half_open).try_acquire_owned(),
+            self.half_open_by_address.enter(address, HALF_OPEN_PER_ADDRESS_MAX),
         ) else {
-            continue;
+            return;
         };
-        let (gate, sender) = (Arc::clone(&gate), sender.clone());
+        let Ok(tcp) = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) else { return };
+        let (gate, sender) = (Arc::clone(self), sender.clone());
         tokio::spawn(async move {
             let held = (permit, of_address);
             match gate.admit(tcp, remote).await {
                 Ok(Some(stream)) => {
+                    gate.strangers().passed(address, gate.started.elapsed());
                     // Past the handshake: no longer half open.
                     drop(held);
                     // A receiver that is gone wants no more peers.
                     let _ = sender.send(stream).await;
                 }
-                Ok(None) => {}
-                Err(_) => {
-                    gate.note_failure(address);
-                    gate.log_refusal(address);
-                }
+                Ok(None) => gate.strangers().excused(address, gate.started.elapsed()),
+                Err(_) => gate.log_refusal(address),
             }
         });
     }
-}
 
-impl Gate {
     /// One connection up to the end of its handshake, or of its join.
     async fn admit(self: &Arc<Self>, tcp: TcpStream, remote: SocketAddr) -> io::Result<Option<PeerStream>> {
         tune(&tcp)?;
@@ -208,19 +233,12 @@ impl Gate {
         self.membership.is_member(stream.peer()).then_some(stream)
     }
 
-    /// Whether somebody has failed too often to be heard; told of if so.
-    fn is_refused(&self, remote: SocketAddr) -> bool {
-        let address = network_of(remote.ip());
-        let refused = self.has_failed_too_often(address);
-        if refused {
-            self.log_refusal(address);
-        }
-        refused
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_failed_too_often(&self, address: IpAddr) -> bool {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&address).is_some_and(|(since, count)| *count >= FAILURES_MAX && since.elapsed() < FAILURE_WINDOW)
+    fn is_heard(&self, address: IpAddr) -> bool {
+        self.strangers().hears(address, self.started.elapsed())
     }
 
     /// One line for many refusals.
@@ -237,29 +255,14 @@ impl Gate {
         }
     }
 
-    fn note_failure(&self, address: IpAddr) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= ADDRESSES_MAX {
-            failures.retain(|_, (since, _)| since.elapsed() < FAILURE_WINDOW);
-        }
-        if failures.len() >= ADDRESSES_MAX {
-            return;
-        }
-        let entry = failures.entry(address).or_insert_with(|| (Instant::now(), 0));
-        if entry.0.elapsed() >= FAILURE_WINDOW {
-            *entry = (Instant::now(), 0);
-        }
-        entry.1 += 1;
-    }
-
     /// When this address may try to join; `None`: too many wait already.
     fn join_turn(&self, address: IpAddr) -> Option<Instant> {
         let now = Instant::now();
         let mut next = self.next_join.lock().unwrap_or_else(PoisonError::into_inner);
-        if next.len() >= ADDRESSES_MAX {
+        if next.len() >= DOOR_ADDRESSES_MAX {
             next.retain(|_, at| *at > now);
         }
-        if next.len() >= ADDRESSES_MAX {
+        if next.len() >= DOOR_ADDRESSES_MAX {
             return None;
         }
         let turn = next.get(&address).copied().unwrap_or(now).max(now);

@@ -24,6 +24,7 @@ pub const SUBCOMMANDS: &[&str] = &[
     "builds",
     "completions",
     "man",
+    "unlock",
 ];
 
 /// What is to be done.

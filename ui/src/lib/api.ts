@@ -204,7 +204,7 @@ keepers: Array<string>,
 /**
  * Days without a keeper, at least 14.
  */
-unseen_days: number, } | { "call": "team_leave" } | { "call": "team_abandon" } | { "call": "team_list" } | { "call": "peers_add", 
+unseen_days: number, } | { "call": "unlock_key" } | { "call": "team_leave" } | { "call": "team_abandon" } | { "call": "team_list" } | { "call": "peers_add", 
 /**
  * `host:port`.
  */

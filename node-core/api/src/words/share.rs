@@ -66,6 +66,7 @@ pub fn sentence(state: &ShareState, helping: &[Helped], around: &Around) -> Stri
         ShareState::Paused { until_ms: None } => "Sharing is paused until you turn it back on.".into(),
         ShareState::Held { reason, resumes_ms } => {
             let why = match reason {
+                HeldReason::InUse if !around.knows_presence => "Somebody may be using this computer",
                 HeldReason::InUse => "You're using this computer",
                 HeldReason::Battery => "This computer runs on its battery",
                 HeldReason::Schedule => "It's outside the hours that you set",
