@@ -200,9 +200,10 @@ fn clicked(app: &AppHandle, id: &str) {
     }
 }
 
-/// Ends the app: at once for whoever looks, and in fact when jobs are handed back.
+/// Ends the app: at once for whoever looks, and in fact when jobs are handed back. That does not wait for the toolkit's
+/// thread, which is busy for a second while a page starts.
 fn quit(app: &AppHandle) {
-    tray::hide(app);
+    on_main(app, tray::hide);
     let app = app.clone();
     std::thread::spawn(move || {
         app.state::<Arc<Node>>().end();
@@ -217,6 +218,6 @@ fn ask_for_signals(app: AppHandle) {
         let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else { return };
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, _ = hup.recv() => {} }
-        on_main(&app, quit);
+        quit(&app);
     });
 }
