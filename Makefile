@@ -5,12 +5,12 @@ CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test
+.PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test tray-idle
 .PHONY: screenshots sentence clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
-	@echo 'make test      format, lints, all tests, identity with 120 files (under 45 minutes)'
+	@echo 'make test      format, lints, all tests, the tray app, identity with 120 files (under 45 minutes)'
 	@echo 'make identity  every file of six projects, gcc and clang, all modes, header fuzzing'
 	@echo 'make bench     what a submitter pays for each compile'
 	@echo 'make faults    kills, stops, cut cables, full disks, bad input'
@@ -20,6 +20,7 @@ help:
 	@echo 'make ui-test   the window in a real browser, against a simulated node and against real ones that compile'
 	@echo 'make screenshots  every view, light and dark, into ui/screenshots'
 	@echo 'make tray-test the tray app on a display and a session bus of its own'
+	@echo 'make tray-idle what the tray app and a node cost in five minutes in which nobody uses them'
 	@echo 'make sentence  the whole product: packages in clean Debian roots, a team by clicks, a build, a key press (needs root)'
 	@echo 'make clean-root  both commands on a fresh clone in a clean Debian root (needs root)'
 	@echo 'make build     the programs, in $(LAB)'
@@ -56,6 +57,7 @@ test: check
 	@installers/ui.sh test
 	$(CARGO) build --release --locked
 	$(CARGO) test --locked
+	$(MAKE) tray-test
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
 	# `make identity` runs everything, with a new seed each time.
 	$(LAB)/identity --files 120 --sample 1 --rotate --fuzz 20 --seed 7 --workloads zstd,git,curl,sqlite3,abseil
@@ -100,6 +102,11 @@ tray-test: install-desktop ui
 	@icons/render.sh --check
 	$(CARGO) build --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
 	$(or $(CARGO_TARGET_DIR),target)/debug/tray $(ARGS)
+
+# Memory and CPU are those of the release build.
+tray-idle: install-desktop ui
+	$(CARGO) build --release --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
+	$(LAB)/tray --idle 300 $(ARGS)
 
 # The real packages, so the release builds. ARGS: --hold leaves the PCs there when something goes wrong.
 sentence: install-deps

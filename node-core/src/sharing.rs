@@ -2,7 +2,7 @@
 //! changed. Settings, the switch and a pause are kept here; what is done with jobs is the core's.
 //!
 //! While jobs of others run, presence is looked at every 50 ms, because the person must not notice them; otherwise once
-//! a second, and hardly ever when sharing is off.
+//! a second, and hardly ever when sharing is off or the person has just been seen.
 
 mod convert;
 pub mod local_time;
@@ -11,10 +11,11 @@ mod pause;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use potluck_api::call::{Call, Pause};
-use potluck_model::share::{self, Contradiction, Decision, Facts, Policy, Presence, State};
+use potluck_model::share::{self, Contradiction, Decision, Facts, HeldReason, Policy, Presence, State};
 use tokio::sync::{Notify, mpsc};
 
 use crate::core::{Event, Replies};
@@ -31,7 +32,7 @@ pub use convert::model_settings;
 const LOOK_BUSY: Duration = Duration::from_millis(50);
 /// Between two looks otherwise: an idle node wakes at most once a second.
 const LOOK_IDLE: Duration = Duration::from_secs(1);
-/// Where nothing is to be sensed: only the settings file may change.
+/// Where nothing is to be sensed, or a person is here and no job runs: only the settings file may change.
 const LOOK_OFF: Duration = Duration::from_secs(5);
 /// Battery and memory do not change faster than a person.
 const MACHINE_EVERY: Duration = Duration::from_millis(900);
@@ -39,6 +40,9 @@ const MACHINE_EVERY: Duration = Duration::from_millis(900);
 const DISK_EVERY: Duration = Duration::from_secs(10);
 /// The longest pause that has an end.
 const PAUSE_MAX: Duration = Duration::from_secs(31 * 86_400);
+/// The sandbox's self-test takes 2 s where nobody else wants the CPU, and a minute where three programs want each core.
+/// Whoever switches sharing on, or starts a node, waits so long for what it finds, and no longer.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3);
 /// A moment computed again counts as the same one within this: it is made of two clocks.
 const SAME_MOMENT_MS: u64 = 2000;
 
@@ -54,8 +58,8 @@ pub struct SafeBox {
 }
 
 impl SafeBox {
-    /// Runs the self-test; some tenths of a second.
-    pub fn check() -> Self {
+    /// Runs the self-test: see [`CHECK_PATIENCE`].
+    fn check() -> Self {
         // A program that runs as root would give a job that escapes everything; it may still submit.
         let (fault, report) = if rustix::process::getuid().is_root() {
             let why = "a node that runs as root does not run other people's programs; start it as an ordinary user";
@@ -71,6 +75,43 @@ impl SafeBox {
             crate::log::warn(&format!("not serving: {why}"));
         }
         Self { checked: true, fault, report }
+    }
+}
+
+/// The self-test while it runs, on a thread of its own: the switch and a pause work meanwhile.
+struct Check {
+    began: Instant,
+    found: Receiver<SafeBox>,
+}
+
+impl Check {
+    /// Starts it; `ended` is told when it is over.
+    fn start(ended: Arc<Notify>) -> Self {
+        let (tell, found) = channel();
+        let work = move || {
+            let _ = tell.send(SafeBox::check());
+            ended.notify_one();
+        };
+        // Without a thread the way back is closed at once, which `found` says.
+        let _ = std::thread::Builder::new().name("self-test".into()).spawn(work);
+        Self { began: Instant::now(), found }
+    }
+
+    /// None while it runs.
+    fn found(&self) -> Option<SafeBox> {
+        match self.found.try_recv() {
+            Ok(found) => Some(found),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                let why = "the self-test of the sandbox ended without a word".to_owned();
+                Some(SafeBox { checked: true, fault: Some(why), report: String::new() })
+            }
+        }
+    }
+
+    /// How long somebody who asked should still wait for it.
+    fn patience(&self) -> Option<Duration> {
+        CHECK_PATIENCE.checked_sub(self.began.elapsed()).filter(|rest| !rest.is_zero())
     }
 }
 
@@ -107,6 +148,7 @@ impl Shared {
         match (&self.safe_box.fault, self.on) {
             (Some(why), true) => Err(why.clone()),
             (_, false) => Err("sharing is off there".to_owned()),
+            (None, true) if !self.safe_box.checked => Err("it still checks whether it can lock jobs in".to_owned()),
             (None, true) => Ok(self.decision.slots_max),
         }
     }
@@ -150,7 +192,7 @@ pub struct Handle {
     pub live: Arc<Live>,
 }
 
-/// Reads settings and state, checks the sandbox if it will be needed, decides once, and starts the thread.
+/// Reads settings and state, begins to check the sandbox if it will be needed, decides once, and starts the thread.
 pub fn start(
     dirs: &Dirs,
     serve: Option<u32>,
@@ -180,11 +222,20 @@ pub fn start(
         machine_at: None,
         disk_at: None,
         safe_box: SafeBox::default(),
+        check: None,
         live: Arc::clone(&live),
         resumes_ms: None,
     };
     thread.pause = pause::load(&thread.pause_file, boot_time());
-    let (first, _) = thread.step();
+    let (mut first, _) = thread.step();
+    if let Some(check) = &thread.check {
+        // An explicit number of slots is given from the first moment on.
+        let wait = if thread.promise.is_some() { Duration::MAX } else { CHECK_PATIENCE };
+        if let Ok(found) = check.found.recv_timeout(wait) {
+            (thread.check, thread.safe_box) = (None, found);
+            (first, _) = thread.step();
+        }
+    }
     let shared = first.clone();
     let (calls, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -214,6 +265,7 @@ struct Thread {
     machine_at: Option<Duration>,
     disk_at: Option<Duration>,
     safe_box: SafeBox,
+    check: Option<Check>,
     live: Arc<Live>,
     resumes_ms: Option<u64>,
 }
@@ -230,10 +282,15 @@ impl Thread {
         let mut asked = Duration::ZERO;
         loop {
             self.start_sensors(&kick);
-            let (shared, wait) = self.step();
-            if shared != told || !answers.is_empty() {
+            let (shared, mut wait) = self.step();
+            // What is shown changes at once; who asks on a command line hears as well whether jobs can be locked in.
+            let patience =
+                self.check.as_ref().and_then(Check::patience).filter(|_| self.is_on() && !answers.is_empty());
+            let answers_now = if patience.is_none() { std::mem::take(&mut answers) } else { Vec::new() };
+            wait = patience.map_or(wait, |rest| wait.min(rest));
+            if shared != told || !answers_now.is_empty() {
                 told = shared.clone();
-                let update = Update { shared, answers: std::mem::take(&mut answers) };
+                let update = Update { shared, answers: answers_now };
                 if events.send(Event::Share(Box::new(update))).is_err() {
                     return;
                 }
@@ -290,12 +347,16 @@ impl Thread {
         if self.pause.is_some_and(|pause| pause.until.is_some_and(|until| now >= until)) {
             self.set_pause(None);
         }
-        if self.is_on() && !self.safe_box.checked {
-            self.safe_box = SafeBox::check();
+        if let Some(found) = self.check.as_ref().and_then(Check::found) {
+            (self.check, self.safe_box) = (None, found);
+        }
+        if self.is_on() && !self.safe_box.checked && self.check.is_none() {
+            self.check = Some(Check::start(Arc::clone(&self.live.kick)));
         }
         self.facts.on = self.is_on();
         self.facts.pause = self.pause;
         self.facts.promise = self.promise;
+        self.facts.unchecked = !self.safe_box.checked;
         self.facts.blocked = self.safe_box.fault.as_ref().map(|_| "S1".to_owned());
         self.facts.jobs = self.live.jobs.load(Ordering::Relaxed);
         if self.senses() {
@@ -303,7 +364,9 @@ impl Thread {
         }
         let mut decision = self.policy.decide(now, local_time::wall(unix_ms()), &self.facts);
         let busy = self.facts.jobs > 0 && self.policy.settings().looks_at_presence();
-        let usual = match (self.senses(), busy) {
+        // Whoever is here is not away before `wake_at`, and asking a desktop opens connections: 3 ms of CPU each time.
+        let is_here = decision.state == State::Held(HeldReason::InUse) && self.facts.jobs == 0;
+        let usual = match (self.senses() && !is_here, busy) {
             (false, _) => LOOK_OFF,
             (true, false) => LOOK_IDLE,
             (true, true) => LOOK_BUSY,

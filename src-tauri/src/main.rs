@@ -10,8 +10,8 @@ mod tray;
 mod window;
 
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use potluck_api::tray::{Does, NodeState, Pace, Tray};
@@ -20,23 +20,6 @@ use tauri::{AppHandle, Manager, RunEvent};
 
 use crate::args::{Args, Parsed};
 use crate::node::{Node, Seen};
-
-/// What the tray's thread hears.
-enum News {
-    /// Of the node.
-    Node(Seen),
-    /// A line was chosen: the toolkit has moved its check by itself.
-    Clicked,
-}
-
-/// To the tray's thread.
-struct ToTray(Mutex<Sender<News>>);
-
-impl ToTray {
-    fn tell(&self, news: News) {
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).send(news);
-    }
-}
 
 fn main() -> ExitCode {
     let args = match args::parse(std::env::args().skip(1)) {
@@ -93,14 +76,12 @@ fn headless() -> ExitCode {
 
 fn setup(app: &AppHandle, args: &Args) -> tauri::Result<()> {
     let (to_tray, news) = channel();
-    let from_node = to_tray.clone();
-    app.manage(ToTray(Mutex::new(to_tray)));
-    app.manage(Node::follow(move |seen| drop(from_node.send(News::Node(seen)))));
+    app.manage(Node::follow(move |seen| drop(to_tray.send(seen))));
     let first = shown(None);
     // Pictures of the icon: in a folder that no other user writes to.
     let dir = Dirs::from_env().runtime.join("tray");
     make_private(&dir)?;
-    tray::create(app, first.clone(), &dir)?;
+    tray::create(app, &first, &dir)?;
     let follower = app.clone();
     std::thread::spawn(move || follow(&follower, first, &news));
     ask_for_signals(app.clone());
@@ -149,7 +130,7 @@ fn shown(seen: Option<&Seen>) -> Tray {
 }
 
 /// The tray's thread: shows what the node says, at a person's pace.
-fn follow(app: &AppHandle, first: Tray, news: &Receiver<News>) {
+fn follow(app: &AppHandle, first: Tray, news: &Receiver<Seen>) {
     let clock = Instant::now();
     let now = || clock.elapsed().as_millis() as u64;
     let mut pace = Pace::new(first.clone(), 0);
@@ -161,9 +142,8 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<News>) {
             Some(wait) => news.recv_timeout(wait),
             None => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        let mut again = false;
         match heard {
-            Ok(News::Node(state)) => {
+            Ok(state) => {
                 if let Seen::Running(snapshot) = &state {
                     let wish = snapshot.share.settings.start_at_login;
                     if !snapshot.this.demo && started_at_login.replace(wish) != Some(wish) {
@@ -177,14 +157,13 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<News>) {
                 }
                 seen = Some(state);
             }
-            Ok(News::Clicked) => again = true,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         wanted = shown(seen.as_ref());
-        if pace.show(&wanted, now()) || again {
+        if pace.show(&wanted, now()) {
             let tray = pace.shown().clone();
-            on_main(app, move |app| tray::draw(app, tray));
+            on_main(app, move |app| tray::draw(app, &tray));
         }
     }
 }
@@ -198,7 +177,7 @@ fn start_at_login(on: bool) {
 
 /// A line of the menu was chosen.
 fn clicked(app: &AppHandle, id: &str) {
-    match tray::does(app, id) {
+    match tray::chosen(app, id) {
         Some(Does::Call(json)) => {
             let app = app.clone();
             std::thread::spawn(move || {
@@ -219,12 +198,12 @@ fn clicked(app: &AppHandle, id: &str) {
         Some(Does::Quit) => quit(app),
         None => {}
     }
-    app.state::<ToTray>().tell(News::Clicked);
 }
 
-/// Ends the app: at once for whoever looks, and in fact when jobs are handed back.
+/// Ends the app: at once for whoever looks, and in fact when jobs are handed back. That does not wait for the toolkit's
+/// thread, which is busy for a second while a page starts.
 fn quit(app: &AppHandle) {
-    tray::hide(app);
+    on_main(app, tray::hide);
     let app = app.clone();
     std::thread::spawn(move || {
         app.state::<Arc<Node>>().end();
@@ -239,6 +218,6 @@ fn ask_for_signals(app: AppHandle) {
         let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else { return };
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, _ = hup.recv() => {} }
-        on_main(&app, quit);
+        quit(&app);
     });
 }

@@ -87,12 +87,13 @@ impl Node {
     }
 
     fn start_if_none(&self) -> Result<(), String> {
-        let mut own = lock(&self.own);
         if std::os::unix::net::UnixStream::connect(&self.socket).is_ok() {
             return Ok(());
         }
-        *own = None;
-        *own = Some(start_embedded(options())?);
+        *lock(&self.own) = None;
+        // Not locked meanwhile: an app that ends does not wait for a node that only begins, and has no jobs.
+        let own = start_embedded(options())?;
+        *lock(&self.own) = Some(own);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ pub mod trouble;
 pub mod desk;
 pub mod desktop;
 pub mod disk;
+pub mod idle;
 pub mod inside;
 pub mod lab;
 pub mod net;

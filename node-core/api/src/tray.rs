@@ -356,8 +356,8 @@ impl Pace {
     }
 }
 
-/// A menu without its words: while it stays the same, texts and checks are changed in place.
-pub fn shape(entries: &[Entry]) -> Vec<(&'static str, Option<bool>, bool)> {
+/// A menu without its words.
+fn shape(entries: &[Entry]) -> Vec<(&'static str, Option<bool>, bool)> {
     let of = |item: &Item| (item.id, item.checked, item.does.is_some());
     let mut shape = Vec::new();
     for entry in entries {
@@ -372,6 +372,51 @@ pub fn shape(entries: &[Entry]) -> Vec<(&'static str, Option<bool>, bool)> {
         }
     }
     shape
+}
+
+/// A step from one menu to another. Positions are those of the menu as the steps before have left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The entry at this position goes.
+    Remove(usize),
+    /// The new menu's entry of this position comes, at this position.
+    Insert(usize),
+}
+
+/// What makes the menu `before` the menu `after`, but for words, checks, and what can be chosen. A panel names a line by
+/// the number that it got when it came: an entry that stays is not touched, so that whoever has the menu open, and
+/// chooses that line, is heard.
+pub fn steps(before: &[Entry], after: &[Entry]) -> Vec<Step> {
+    let mut there: Vec<&Entry> = before.iter().collect();
+    let mut steps = Vec::new();
+    for (at, entry) in after.iter().enumerate() {
+        match there.iter().skip(at).position(|old| is_same(old, entry)) {
+            Some(gone) => {
+                there.drain(at..at + gone);
+                steps.extend((0..gone).map(|_| Step::Remove(at)));
+            }
+            None => {
+                there.insert(at, entry);
+                steps.push(Step::Insert(at));
+            }
+        }
+    }
+    steps.extend((after.len()..there.len()).map(|_| Step::Remove(after.len())));
+    steps
+}
+
+/// Whether one can become the other where it stands. An item gets no check later, and lines below another one do not
+/// change.
+fn is_same(one: &Entry, other: &Entry) -> bool {
+    let same = |a: &Item, b: &Item| a.id == b.id && a.checked.is_some() == b.checked.is_some();
+    match (one, other) {
+        (Entry::Item(a), Entry::Item(b)) => same(a, b),
+        (Entry::Menu { items: a, .. }, Entry::Menu { items: b, .. }) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Entry::Rule, Entry::Rule) => true,
+        _ => false,
+    }
 }
 
 /// What is behind the panel's icons.

@@ -146,6 +146,8 @@ pub struct Facts {
     pub pause: Option<Pause>,
     /// Something must be mended before anything runs: code of a problem.
     pub blocked: Option<String>,
+    /// It is still being checked whether jobs can be locked in. The check runs as jobs do, when nobody else wants the CPU.
+    pub unchecked: bool,
     /// An explicit number of slots (`potluck node --serve N`): a promise that only off, pause and a problem break. The
     /// owner's programs still come first, by the jobs' priority.
     pub promise: Option<u32>,
@@ -283,6 +285,9 @@ impl Policy {
         }
         if let Some(slots) = facts.promise {
             self.rest();
+            if facts.unchecked {
+                return none(State::Held(HeldReason::CpuBusy), Act::Run);
+            }
             return Decision { slots, ..none(State::Giving, Act::Run) };
         }
         self.weigh(now, wall, facts, slots_max)
@@ -309,7 +314,10 @@ impl Policy {
             (HeldReason::InUse, in_use && cap == 0),
             (HeldReason::Battery, !self.settings.battery.allows(facts.power)),
             (HeldReason::Schedule, opens != Some(Duration::ZERO)),
-            (HeldReason::CpuBusy, if self.settings.has_gate() { self.gated } else { self.level == 0 }),
+            (
+                HeldReason::CpuBusy,
+                facts.unchecked || if self.settings.has_gate() { self.gated } else { self.level == 0 },
+            ),
             (HeldReason::Memory, facts.memory.is_some_and(|memory| self.is_short(memory))),
             (HeldReason::Disk, facts.disk.is_some_and(|disk| disk.free < self.settings.keep_free_disk(disk.total))),
             (HeldReason::OwnBuild, facts.own_build),

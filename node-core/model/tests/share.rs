@@ -114,6 +114,21 @@ fn a_lock_does_not_count_where_the_owner_said_so() {
 }
 
 #[test]
+fn nothing_is_given_before_it_is_known_that_jobs_can_be_locked_in_and_then_at_once() {
+    let mut desk = Desk::preset(Preset::Away);
+    let unchecked = Facts { unchecked: true, ..away() };
+    let decision = desk.during(s(60), &unchecked);
+    assert_eq!((decision.slots, decision.state), (0, State::Held(HeldReason::CpuBusy)));
+    assert_eq!(desk.at(&away()).slots, 7);
+    let promise = |unchecked| Facts { unchecked, promise: Some(3), ..Facts { on: true, ..Facts::default() } };
+    assert_eq!(desk.at(&promise(true)).slots, 0);
+    assert_eq!(desk.at(&promise(false)).slots, 3);
+    let pause = Some(Pause { until: None, finish: false });
+    assert_eq!(desk.at(&Facts { pause, ..unchecked.clone() }).state, State::Paused(None));
+    assert_eq!(desk.at(&Facts { on: false, ..unchecked }).state, State::Off);
+}
+
+#[test]
 fn other_programs_hold_after_five_seconds_above_the_gate_and_no_sooner() {
     let mut desk = Desk::preset(Preset::Away);
     desk.during(s(10), &away());

@@ -234,7 +234,9 @@ impl Core {
         ];
         let safe_box = &self.sharing.shared.safe_box;
         if safe_box.fault.is_none() && !safe_box.checked {
-            pending(&mut all, "sandbox", "Looked at when sharing is switched on.");
+            let on = self.sharing.shared.on;
+            let note = if on { "Being looked at." } else { "Looked at when sharing is switched on." };
+            pending(&mut all, "sandbox", note);
         }
         match self.discovery() {
             Discovery::Starting => pending(&mut all, "discovery", "Looking around."),

@@ -27,7 +27,8 @@ pub struct TrayItem {
 /// A line of a menu.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    id: i32,
+    /// A panel chooses it by this number.
+    pub id: i32,
     /// What it says.
     pub label: String,
     /// It can be chosen.
@@ -106,12 +107,23 @@ impl TrayItem {
         wait_until(&format!("a menu line {begins:?}"), deadline, || self.line(begins))
     }
 
-    /// Chooses it.
-    pub fn choose(&self, line: &Line) -> Outcome<()> {
-        self.menu
-            .call("Event", &(line.id, "clicked", Value::from(""), 0u32))
-            .context(|| format!("choosing {:?}", line.label))
+    /// Waits for a line and chooses it; the line as it was then. Once more only where that line went in between, and so
+    /// nobody was chosen: the menu refuses its number, and does not have it any more.
+    pub fn choose(&self, begins: &str, deadline: Duration) -> Outcome<Line> {
+        wait_until(&format!("the choice of {begins:?}"), deadline, || {
+            let line = self.shows(begins, deadline)?;
+            let chosen: zbus::Result<()> = self.menu.call("Event", &(line.id, "clicked", Value::from(""), 0u32));
+            match chosen {
+                Ok(()) => Ok(Some(line)),
+                Err(zbus::Error::MethodError(..)) if !has(&self.lines()?, line.id) => Ok(None),
+                Err(error) => Err(error).context(|| format!("choosing {:?}", line.label)),
+            }
+        })
     }
+}
+
+fn has(lines: &[Line], id: i32) -> bool {
+    lines.iter().any(|line| line.id == id || has(&line.lines, id))
 }
 
 fn lines(layout: Layout) -> Outcome<Vec<Line>> {

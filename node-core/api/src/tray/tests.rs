@@ -331,6 +331,74 @@ fn what_the_person_did_shows_at_once_and_the_icon_in_its_time() {
     assert_eq!(pace.shown(), &off);
 }
 
+/// The menu after `steps`, each line with the number that it got when it came.
+fn numbered(before: &[(u32, Entry)], after: &[Entry], next: &mut u32) -> Vec<(u32, Entry)> {
+    let entries: Vec<Entry> = before.iter().map(|(_, entry)| entry.clone()).collect();
+    let mut there = before.to_vec();
+    for step in steps(&entries, after) {
+        match step {
+            Step::Remove(at) => drop(there.remove(at)),
+            Step::Insert(at) => {
+                *next += 1;
+                there.insert(at, (*next, after[at].clone()));
+            }
+        }
+    }
+    there
+}
+
+#[test]
+fn a_line_that_stays_keeps_its_number_in_every_change_of_the_menu() {
+    let stopped = |why| tray(NodeState::Stopped(why), 0, &|_| (0, 0));
+    let off = || {
+        let mut s = with(ShareState::Off);
+        s.share.on = false;
+        s
+    };
+    let mut crowded = off();
+    crowded.building = vec![wine()];
+    crowded.builds = vec![row(BuildEnd::Ok)];
+    crowded.problems = vec![problem(FixAction::View { name: "help".into() })];
+    let mut shared_and_crowded = crowded.clone();
+    shared_and_crowded.share = snapshot().share;
+    let menus = [
+        tray(NodeState::Starting, 0, &|_| (0, 0)),
+        stopped(None),
+        stopped(Some("the disk is full")),
+        shown(&snapshot()),
+        shown(&off()),
+        shown(&with(ShareState::Paused { until_ms: None })),
+        shown(&crowded),
+        shown(&shared_and_crowded),
+    ];
+    let number = |menu: &[(u32, Entry)], id: &str| {
+        menu.iter().find_map(|(n, entry)| matches!(entry, Entry::Item(item) if item.id == id).then_some(*n))
+    };
+    for before in &menus {
+        for after in &menus {
+            let mut next = 0;
+            let old = numbered(&[], &before.entries, &mut next);
+            let new = numbered(&old, &after.entries, &mut next);
+            let entries: Vec<Entry> = new.iter().map(|(_, entry)| entry.clone()).collect();
+            assert_eq!(steps(&entries, &after.entries), [], "the menu is not the wanted one");
+            for id in ["status", "share", "build", "problem", "resume", "last", "why", "start", "open", "quit"] {
+                if let (Some(old), Some(new)) = (number(&old, id), number(&new, id)) {
+                    assert_eq!(old, new, "{id}, from {:?} to {:?}", before.name, after.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_menu_with_other_words_is_the_same_menu() {
+    let paused = |until_ms| shown(&with(ShareState::Paused { until_ms })).entries;
+    assert_eq!(steps(&paused(None), &paused(Some(7))), []);
+    let mut off = snapshot();
+    off.share.on = false;
+    assert_eq!(steps(&shown(&snapshot()).entries[..2], &shown(&off).entries[..2]), []);
+}
+
 #[test]
 fn icons_suit_the_panel() {
     assert_eq!(panel(None, "KDE", "Breeze", false), Panel::Light);

@@ -90,7 +90,7 @@ fn answer(command: &Value, panel: &Panel, banners: &Banners) -> Outcome<Value> {
         "menu" => Ok(menu()?.lines()?.iter().map(line_json).collect()),
         "choose" => {
             let menu = menu()?;
-            menu.choose(&menu.shows(text("line")?, PATIENCE)?)?;
+            menu.choose(text("line")?, PATIENCE)?;
             Ok(Value::Null)
         }
         "banners" => Ok(banners
