@@ -1,8 +1,8 @@
 //! The thread that senses this PC and its person, asks `model::share` what follows, and tells the core when something
 //! changed. Settings, the switch and a pause are kept here; what is done with jobs is the core's.
 //!
-//! While jobs of others run, presence is looked at every 50 ms, because the person must not notice them; otherwise once
-//! a second, and hardly ever when sharing is off or the person has just been seen.
+//! While jobs of others run, presence is looked at every 50 ms, because the person must not notice them; otherwise every
+//! two seconds, and hardly ever when sharing is off or the person has just been seen.
 
 mod convert;
 pub mod local_time;
@@ -30,8 +30,9 @@ pub use convert::model_settings;
 
 /// Between two looks while jobs of others run: half of it is the median of what a stop waits for.
 const LOOK_BUSY: Duration = Duration::from_millis(50);
-/// Between two looks otherwise: an idle node wakes at most once a second.
-const LOOK_IDLE: Duration = Duration::from_secs(1);
+/// Between two looks while slots wait for a job: a look costs connections to the bus and the display, and the first job
+/// that comes has one of its own.
+const LOOK_IDLE: Duration = Duration::from_secs(2);
 /// Where nothing is to be sensed, or a person is here and no job runs: only the settings file may change.
 const LOOK_OFF: Duration = Duration::from_secs(5);
 /// Battery and memory do not change faster than a person.
@@ -364,7 +365,7 @@ impl Thread {
         }
         let mut decision = self.policy.decide(now, local_time::wall(unix_ms()), &self.facts);
         let busy = self.facts.jobs > 0 && self.policy.settings().looks_at_presence();
-        // Whoever is here is not away before `wake_at`, and asking a desktop opens connections: 3 ms of CPU each time.
+        // Whoever is here is not away before `wake_at`, and asking a desktop opens connections.
         let is_here = decision.state == State::Held(HeldReason::InUse) && self.facts.jobs == 0;
         let usual = match (self.senses() && !is_here, busy) {
             (false, _) => LOOK_OFF,

@@ -22,6 +22,7 @@ use crate::args::{Args, Parsed};
 use crate::node::{Node, Seen};
 
 fn main() -> ExitCode {
+    potluck_node::presence::desktop::start_no_bus();
     let args = match args::parse(std::env::args().skip(1)) {
         Ok(Parsed::Run(args)) => args,
         Ok(Parsed::Print(text)) => {

@@ -292,6 +292,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         } => {
             // A connection that ends is no reason for a node to end.
             end_on_closed_pipe(false);
+            crate::presence::desktop::start_no_bus();
             if let Some(seed) = demo {
                 crate::demo::run(seed, web)?;
                 return Ok(ExitCode::SUCCESS);

@@ -7,6 +7,19 @@ use potluck_model::share::Presence;
 
 use super::Sensor;
 
+/// Where no session bus is, libraries that are asked for it start one of their own at each call, on which nobody is.
+/// Names the place where it will be if it comes. To be called first, while the process has one thread.
+pub fn start_no_bus() {
+    const NAME: &str = "DBUS_SESSION_BUS_ADDRESS";
+    if std::env::var_os(NAME).is_some_and(|address| !address.is_empty()) {
+        return;
+    }
+    // "disabled:" is the transport that the D-Bus specification has for this.
+    let address = std::env::var("XDG_RUNTIME_DIR").map_or("disabled:".to_owned(), |dir| format!("unix:path={dir}/bus"));
+    // SAFETY: no other thread reads or writes the environment, because there is none so far.
+    unsafe { std::env::set_var(NAME, address) };
+}
+
 /// The desktop of this process's environment.
 #[derive(Debug, Default)]
 pub struct Desktop {
