@@ -7,8 +7,8 @@
 //! own is heard with a chance of one in five, and a dialler tries again). That costs the CPU of twenty handshakes a second
 //! where it happens, and nowhere else. Links that stand are not touched by any of this, nor are those that this node dials.
 
+use core::net::IpAddr;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::limits::DOOR_ADDRESSES_MAX;
