@@ -6,7 +6,7 @@ mod keys;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use potluck_api::view::{self, NotifySettings, ShareSettings, UserRole};
+use potluck_api::view::{NotifySettings, ShareSettings, UserRole};
 use toml_edit::{Document, DocumentMut, Item, Table};
 
 pub use keys::{KEYS, Key, key};
@@ -31,19 +31,7 @@ impl Default for Values {
     fn default() -> Self {
         Self {
             enabled: false,
-            share: ShareSettings {
-                preset: view::Preset::Away,
-                away_after_s: 180,
-                away_when_locked: true,
-                cores_away: view::Cores::AllBut(1),
-                cores_in_use: view::Cores::Count(0),
-                battery: view::Battery::Never,
-                load_gate_percent: 20,
-                keep_free_mib: 0,
-                keep_free_disk_mib: 0,
-                hours: Vec::new(),
-                start_at_login: true,
-            },
+            share: ShareSettings::default(),
             notify: NotifySettings { finished: true, finished_after_s: 30, joins: true, problems: true },
             role: None,
         }

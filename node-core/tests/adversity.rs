@@ -1,6 +1,7 @@
 //! Machines on which something is wrong: compiles go on, with the same objects, and the person is told once.
 
 mod pool;
+mod programs;
 mod tree_space;
 
 use std::fs;
@@ -103,12 +104,12 @@ compile 'room again'
 fn a_read_only_tmp_a_full_disk_and_no_node_at_all_fail_no_compile() {
     // As this test's own user, because namespaces are made here.
     let is_root = rustix::process::geteuid().is_root();
-    let wrapper = pool::need_programs();
+    let wrapper = pool::wrapper();
     let space = Space::new("adversity-disk");
     let mut shell = Command::new("unshare");
     shell.args(if is_root { ["--mount"].as_slice() } else { ["--user", "--map-root-user", "--mount"].as_slice() });
     shell.args(["bash", "-c", SCRIPT]).env("SPACE", &space.base);
-    shell.env("NODE", env!("CARGO_BIN_EXE_potluck-node")).env("POTLUCK", wrapper);
+    shell.env("NODE", pool::NODE).env("POTLUCK", wrapper);
     shell.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
     let output = shell.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -1,31 +1,18 @@
 //! Builds with a real node, a real make and a real gcc: what is one build, what its numbers are, and what is kept.
 
+mod programs;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, setsid};
 use serde_json::Value;
 
-const NODE: &str = env!("CARGO_BIN_EXE_potluck-node");
-
-/// The wrapper, which is another package's program.
-fn wrapper() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "potluck-wrapper"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        Path::new(NODE).with_file_name("potluck")
-    })
-}
+use programs::{NODE, wrapper};
 
 /// A folder of one node and its projects.
 struct Place {

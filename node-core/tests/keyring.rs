@@ -1,8 +1,10 @@
 //! The node's key in a real keyring: a private bus and gnome-keyring, and the node as its program.
 
-use std::path::{Path, PathBuf};
+mod programs;
+
 use std::process::Command;
-use std::sync::OnceLock;
+
+use programs::{NODE, wrapper};
 
 /// What every script has: folders of its own, and a node that is started and stopped.
 const COMMON: &str = r#"
@@ -26,24 +28,9 @@ joined() { if "$NODE" team list --json | grep -qF '"joined":true'; then echo "ye
 id() { "$NODE" team list --json | sed 's/.*"this_pc":"\([0-9a-f]*\)".*/\1/'; }
 "#;
 
-/// The compiler wrapper, which is another package's program.
-fn wrapper() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "potluck-wrapper"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        Path::new(env!("CARGO_BIN_EXE_potluck-node")).with_file_name("potluck")
-    })
-}
-
 fn run(shell: &mut Command, script: &str) -> String {
     let shell = shell.args(["bash", "-c", &format!("{COMMON}{script}")]);
-    let node = env!("CARGO_BIN_EXE_potluck-node");
-    let output = shell.env("NODE", node).env("POTLUCK", wrapper()).output().unwrap();
+    let output = shell.env("NODE", NODE).env("POTLUCK", wrapper()).output().unwrap();
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{complained}");
     // What the bus starts says its own there.

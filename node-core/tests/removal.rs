@@ -1,6 +1,7 @@
 //! A PC that its team has removed and that does not stop: real nodes, real compilers, and somebody with its key.
 
 mod pool;
+mod programs;
 mod tree_space;
 
 use std::fs;

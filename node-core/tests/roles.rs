@@ -1,6 +1,7 @@
 //! Roles as real nodes keep them: who only submits is given no jobs, and who only serves has its compiles to itself.
 
 mod pool;
+mod programs;
 mod tree_space;
 
 use std::fs;
@@ -101,7 +102,8 @@ fn a_serve_only_members_jobs_are_refused_by_workers_whatever_its_own_node_thinks
         assert!(say(&link, Kind::Job(wire::Job { id: 7, ..wire::Job::default() })));
         let mut given = 0;
         loop {
-            let frame = runtime.block_on(async { tokio::time::timeout(pool::PATIENCE, link.control_rx.recv()).await });
+            let frame =
+                runtime.block_on(async { tokio::time::timeout(programs::PATIENCE, link.control_rx.recv()).await });
             match frame.expect("an answer in time").and_then(|frame| frame.kind) {
                 Some(Kind::Credits(credits)) => given = credits.slots,
                 Some(Kind::Refused(refused)) if refused.id == 7 => return (refused.note, given),

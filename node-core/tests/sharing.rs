@@ -1,6 +1,7 @@
 //! Sharing as its owner meets it: a real node, its command line, its settings file, logind on a bus of its own, and a
 //! second node that sees what the first one gives.
 
+mod programs;
 mod tree_space;
 
 use std::fs;
@@ -11,40 +12,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use programs::{NODE, until, wrapper};
 use serde_json::Value;
 use tree_space::{Space, as_user};
-
-/// How long anything may take on a busy machine before the test counts as hanging. The sandbox's self-test runs when
-/// nobody else wants the CPU: a minute where three programs want each core.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// The runner beside the node's program; made if only this crate's tests were asked for.
-fn need_runner() {
-    let runner = Path::new(env!("CARGO_BIN_EXE_potluck-node")).with_file_name("potluck-runner");
-    if !runner.is_file() {
-        let args = ["build", "--quiet", "-p", "potluck-runner", "--bins"];
-        let made = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-        assert!(made.success());
-    }
-}
 
 /// Nodes share only as ordinary users.
 fn delegated(test: &str) -> bool {
     // As root first: the build folder may not be the other user's.
-    need_runner();
+    wrapper();
     as_user(test)
-}
-
-/// Waits for what another process does.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Folders of one node, and a machine of its own to sense.
@@ -108,7 +84,7 @@ impl Home {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_potluck-node"));
+        let mut command = Command::new(NODE);
         command.args(args).env_clear().envs(self.env.iter().cloned()).stdin(Stdio::null());
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
@@ -231,7 +207,7 @@ fn the_switch_and_a_pause_work_while_the_self_test_waits_for_the_cpu() {
     let space = Space::new("sharing-check");
     let mut home = Home::new(&space, "a", DEDICATED);
     let (runner, gate) = (home.dir.join("runner"), home.dir.join("gate"));
-    let real = Path::new(env!("CARGO_BIN_EXE_potluck-node")).with_file_name("potluck-runner");
+    let real = Path::new(NODE).with_file_name("potluck-runner");
     assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
     let script = format!("#!/bin/sh\nread word < {}\nexec {} \"$@\"\n", gate.display(), real.display());
     fs::write(&runner, script).unwrap();
@@ -451,7 +427,7 @@ fn known_user() -> u32 {
 
 #[test]
 fn a_locked_screen_gives_slots_after_five_seconds_and_unlocking_takes_them_back() {
-    need_runner();
+    wrapper();
     let uid = known_user();
     let space = tempfile::Builder::new().prefix("potluck-lock").tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(space.path(), fs::Permissions::from_mode(0o755)).unwrap();

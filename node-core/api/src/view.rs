@@ -716,3 +716,22 @@ pub struct Update {
     #[cfg_attr(feature = "ts", ts(type = "Partial<Snapshot>"))]
     pub sections: serde_json::Map<String, serde_json::Value>,
 }
+
+impl Default for ShareSettings {
+    /// As they are before anybody chose (UX 2.4).
+    fn default() -> Self {
+        Self {
+            preset: Preset::Away,
+            away_after_s: 180,
+            away_when_locked: true,
+            cores_away: Cores::AllBut(1),
+            cores_in_use: Cores::Count(0),
+            battery: Battery::Never,
+            load_gate_percent: 20,
+            keep_free_mib: 0,
+            keep_free_disk_mib: 0,
+            hours: Vec::new(),
+            start_at_login: true,
+        }
+    }
+}

@@ -28,8 +28,11 @@ use crate::bytes;
 use crate::dirs::Dirs;
 use crate::notify::Notifier;
 
-/// How often builds are looked at and what is new of them is handed to the history.
+/// How often builds are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often what is new of an open build is handed to the history: each time waits for the disk on another thread. A
+/// node that is killed forgets this much; one that ends, and a build that ends, hand over at once.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// After `potluck run` said that its command ended, connections of its last compilers may still be closing.
 const LAST_JOBS_WITHIN: Duration = Duration::from_secs(1);
 /// Groups and directories whose root is remembered; a build of Wine has 1000 directories.
@@ -116,6 +119,7 @@ pub(crate) struct Builds {
     /// What the person chose of notifications.
     pub(crate) notify: NotifySettings,
     next_look: Duration,
+    next_keep: Duration,
     /// The last view that a notification asked for, and how many did.
     pub(crate) open_view: Option<OpenRequest>,
 }
@@ -143,6 +147,7 @@ impl Builds {
             notifier,
             notify: NotifySettings::default(),
             next_look: Duration::ZERO,
+            next_keep: Duration::ZERO,
             open_view: None,
         }
     }
@@ -652,6 +657,10 @@ impl Core {
             // Groups without a root are never told of.
             self.builds.known.retain(|_, root| root.is_some());
         }
+        if now < self.builds.next_keep {
+            return;
+        }
+        self.builds.next_keep = now + KEEP_EVERY;
         for build in self.builds.open.values_mut().filter(|b| b.is_real) {
             if build.is_new || build.handed < build.jobs.len() {
                 build.is_new = false;

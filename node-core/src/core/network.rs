@@ -17,12 +17,15 @@ use serde_json::{Value, json};
 
 use super::Core;
 use crate::discovery::{News, Sight};
+use crate::net::OwnAddress;
 use crate::remembered::Remembered;
 
 /// What a node that announces itself says in its hello: who can be expected to be seen.
 pub(super) const ANNOUNCES: &str = "mdns-1";
 /// How often the own addresses are compared with what the team was told.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(10);
+/// How often the interfaces are looked at for what is shown: the kernel's list costs a tenth of a millisecond.
+const INTERFACES_EVERY: Duration = Duration::from_secs(3);
 /// New addresses are told to the team this much later than the last ones: every statement is kept by everybody for ever.
 const RENAME_EVERY: Duration = Duration::from_secs(600);
 
@@ -37,6 +40,9 @@ pub(crate) struct Network {
     /// Statements that the linked peers were told of, or had themselves.
     told: HashSet<Digest>,
     addresses_due: Duration,
+    /// Addresses of this PC, as old as [`INTERFACES_EVERY`] at most.
+    own: Vec<OwnAddress>,
+    own_due: Duration,
     renamed_at: Option<Duration>,
     /// One writer of the file of remembered addresses at a time, in order.
     writes: Arc<tokio::sync::Mutex<()>>,
@@ -51,6 +57,8 @@ impl Network {
             departed: HashSet::new(),
             told: HashSet::new(),
             addresses_due: ADDRESSES_EVERY,
+            own: crate::net::own_addresses(),
+            own_due: INTERFACES_EVERY,
             renamed_at: None,
             writes: Arc::default(),
         }
@@ -93,10 +101,7 @@ impl Core {
         let sight = &self.network.sight;
         let evidence = Evidence {
             on: self.network.on,
-            announced_for: sight
-                .announced_at
-                .filter(|_| !crate::net::own_addresses().is_empty())
-                .map(|at| at.elapsed()),
+            announced_for: sight.announced_at.filter(|_| !self.network.own.is_empty()).map(|at| at.elapsed()),
             own_seen: sight.own_seen,
             others_seen: sight.others_seen,
             hidden: !sight.others_seen && self.hidden().is_some(),
@@ -111,9 +116,10 @@ impl Core {
 
     /// A member in the same network that announces itself, is linked for some time, and is not seen.
     fn hidden(&self) -> Option<NodeId> {
-        let own = crate::net::own_addresses();
         let is_near = |address: &str| {
-            address.parse::<SocketAddr>().is_ok_and(|a| own.iter().any(|o| o.is_near(a.ip().to_canonical())))
+            address
+                .parse::<SocketAddr>()
+                .is_ok_and(|a| self.network.own.iter().any(|o| o.is_near(a.ip().to_canonical())))
         };
         let candidates = self.peers.iter().filter(|(id, peer)| {
             peer.link.as_ref().is_some_and(|l| l.since.elapsed() >= nearby::SEEN_WITHIN)
@@ -259,6 +265,10 @@ impl Core {
                     self.place(place::Event::PeerDown { peer: id });
                 }
             }
+        }
+        if now >= self.network.own_due {
+            self.network.own_due = now + INTERFACES_EVERY;
+            self.network.own = crate::net::own_addresses();
         }
         if now >= self.network.addresses_due {
             self.network.addresses_due = now + ADDRESSES_EVERY;

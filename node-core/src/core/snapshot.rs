@@ -5,6 +5,7 @@ use potluck_api::view::{
     CacheView, KeyPlace, NearbyTeam, ReceivedView, Snapshot, SyncState, SyncView, ThisPc, ToolchainView,
 };
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use potluck_model::ids::{Digest, NodeId, ToolchainId};
 use serde_json::json;
@@ -191,9 +192,10 @@ impl Core {
     }
 }
 
-/// Logical cores of this PC.
+/// Logical cores of this PC. Asked for in every batch of events, and the answer takes a dozen system calls.
 pub(super) fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+    static CORES: LazyLock<u32> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+    *CORES
 }
 
 fn sync_state(stage: &Stage, is_held: bool) -> SyncState {

@@ -52,28 +52,11 @@ pub(super) struct Sharing {
     cores: u32,
 }
 
-/// As they are before anybody chose.
-pub(super) fn settings() -> ShareSettings {
-    ShareSettings {
-        preset: Preset::Away,
-        away_after_s: 180,
-        away_when_locked: true,
-        cores_away: Cores::AllBut(1),
-        cores_in_use: Cores::Count(0),
-        battery: Battery::Never,
-        load_gate_percent: 20,
-        keep_free_mib: 0,
-        keep_free_disk_mib: 0,
-        hours: Vec::new(),
-        start_at_login: true,
-    }
-}
-
 impl Sharing {
     pub(super) fn new(cores: u32) -> Self {
         Self {
             on: true,
-            settings: settings(),
+            settings: ShareSettings::default(),
             person: Person::Here,
             pause: None,
             finishing: false,

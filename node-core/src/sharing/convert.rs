@@ -62,3 +62,13 @@ pub(super) fn checked(settings: ShareSettings) -> Result<ShareSettings, String> 
     };
     Err(wrong.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_chose_is_the_same_for_the_window_and_the_policy() {
+        assert_eq!(model_settings(&ShareSettings::default()), Settings::default());
+    }
+}

@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use potluck_node::identity::Identity;
 use potluck_node::membership::Membership;
@@ -15,43 +14,14 @@ use potluck_node::transport::Link;
 use potluck_wire::pool::{self as wire, Frame, frame::Kind};
 use serde_json::Value;
 
+pub use crate::programs::{NODE, until, wrapper};
 use crate::tree_space::{Space, as_user};
-
-/// How long anything may take on a busy machine before a test counts as hanging.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-const NODE: &str = env!("CARGO_BIN_EXE_potluck-node");
 
 /// Nodes share only as ordinary users: true if the test has run as one. The other programs are made as root first, because
 /// the build folder may not be the other user's.
 pub fn delegated(test: &str) -> bool {
-    need_programs();
+    wrapper();
     as_user(test)
-}
-
-/// The wrapper, beside the other programs; they are made if only this crate's tests were asked for.
-pub fn need_programs() -> PathBuf {
-    let beside = |name: &str| Path::new(NODE).with_file_name(name).is_file();
-    if !beside("potluck") || !beside("potluck-runner") {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "potluck-wrapper", "-p", "potluck-runner", "--bins"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    }
-    Path::new(NODE).with_file_name("potluck")
-}
-
-/// Waits for what another process does.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }
 
 /// One PC: a node with folders of its own. It ends with this value.
@@ -118,7 +88,7 @@ impl Pc {
 
     /// `potluck ARGS` of this PC's user.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.of_program(&Path::new(NODE).with_file_name("potluck"));
+        let mut command = self.of_program(wrapper());
         command.args(args);
         command
     }

@@ -315,22 +315,6 @@ mod tests {
     const NOON_MS: u64 = 1_704_110_400_000;
     const HOUR_MS: u64 = 3_600_000;
 
-    fn settings() -> ShareSettings {
-        ShareSettings {
-            preset: Preset::Away,
-            away_after_s: 180,
-            away_when_locked: true,
-            cores_away: Cores::AllBut(1),
-            cores_in_use: Cores::Count(0),
-            battery: Battery::Never,
-            load_gate_percent: 20,
-            keep_free_mib: 0,
-            keep_free_disk_mib: 0,
-            hours: Vec::new(),
-            start_at_login: true,
-        }
-    }
-
     fn utc(_: u64) -> i32 {
         0
     }
@@ -340,7 +324,7 @@ mod tests {
     }
 
     fn all(state: &ShareState) -> (String, String, Option<String>) {
-        let settings = settings();
+        let settings = ShareSettings::default();
         let around = Around {
             cores: 8,
             slots_max: 7,
@@ -456,7 +440,7 @@ mod tests {
 
     #[test]
     fn one_is_no_plural_and_many_are_not_listed() {
-        let settings = settings();
+        let settings = ShareSettings::default();
         let around = |cores| Around {
             cores,
             slots_max: 1,
@@ -490,7 +474,7 @@ mod tests {
     fn the_rule_is_one_sentence() {
         let after_work = Hours { days: 0x1f, from_min: 18 * 60, to_min: 0 };
         let with = |change: &dyn Fn(&mut ShareSettings), battery| {
-            let mut settings = settings();
+            let mut settings = ShareSettings::default();
             change(&mut settings);
             rule(&settings, 8, battery, None)
         };
@@ -525,7 +509,7 @@ mod tests {
              with 7 of 8 cores, when nobody has used it for 3 minutes."
         );
         assert_eq!(
-            rule(&settings(), 8, true, Some(Never::NoHours)),
+            rule(&ShareSettings::default(), 8, true, Some(Never::NoHours)),
             "With these settings this computer never helps: no day of the week is chosen."
         );
     }
