@@ -29,11 +29,16 @@ pub(super) struct Options {
 /// The command's process, for the signal handler; 0: none.
 static CHILD: AtomicI32 = AtomicI32::new(0);
 
+/// A signal that came before the command's process was known here, though the command may run already; 0: none.
+static EARLY: AtomicI32 = AtomicI32::new(0);
+
 extern "C" fn pass_on(signal: libc::c_int) {
-    let child = CHILD.load(Ordering::Relaxed);
-    if child > 0 {
+    match CHILD.load(Ordering::SeqCst) {
+        0 => EARLY.store(signal, Ordering::SeqCst),
         // SAFETY: kill is async-signal-safe and touches no memory.
-        unsafe { libc::kill(child, signal) };
+        child => unsafe {
+            libc::kill(child, signal);
+        },
     }
 }
 
@@ -103,9 +108,13 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Failure> {
         });
     }
     let ended = command.spawn().and_then(|mut child| {
-        CHILD.store(child.id() as i32, Ordering::Relaxed);
+        CHILD.store(child.id() as i32, Ordering::SeqCst);
+        match EARLY.swap(0, Ordering::SeqCst) {
+            0 => {}
+            early => pass_on(early),
+        }
         let ended = child.wait();
-        CHILD.store(0, Ordering::Relaxed);
+        CHILD.store(0, Ordering::SeqCst);
         ended
     });
     let (exit, signal) = match &ended {
