@@ -4,6 +4,9 @@
 CARGO ?= cargo
 # The harness runs as root or as an ordinary user; nodes and builds always as an ordinary one.
 LAB = $(or $(CARGO_TARGET_DIR),target)/release
+# The programs, and of the harness only what a command asks for: linking takes half a minute each.
+RELEASE = $(CARGO) build --release --locked --bin potluck --bin potluck-node --bin potluck-runner
+HARNESS = $(RELEASE) --bin lab-worker --bin
 
 .PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test tray-idle
 .PHONY: screenshots sentence clean-root clean-lab
@@ -38,7 +41,7 @@ ui:
 
 build:
 	@installers/deps.sh build
-	$(CARGO) build --release --locked
+	$(RELEASE)
 
 # The tray app needs GTK, and the page that it shows needs node: where they are not to be had, ARGS='--only node'.
 TRAY = $(and $(wildcard src-tauri/Cargo.toml),$(if $(filter node,$(ARGS)),,yes))
@@ -49,13 +52,14 @@ package: build
 	@installers/package.sh $(or $(ARGS),$(if $(TRAY),,--only node))
 	@installers/check-package.sh
 
-demo: install-deps build
+demo: install-deps
+	$(HARNESS) demo
 	@$(LAB)/demo
 
 test: check
 	@installers/ui.sh run --silent check
 	@installers/ui.sh test
-	$(CARGO) build --release --locked
+	$(HARNESS) identity
 	$(CARGO) test --locked
 	$(MAKE) tray-test
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
@@ -67,29 +71,34 @@ check: install-desktop ui
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --locked -p potluck-tray -- -D warnings
 
-identity: install-deps build
+identity: install-deps
+	$(HARNESS) identity
 	$(LAB)/identity --fuzz 500
 
-bench: install-deps build
+bench: install-deps
+	$(HARNESS) bench
 	$(LAB)/bench
 
-faults: install-deps build
+faults: install-deps
+	$(HARNESS) faults
 	$(LAB)/faults
 
-attacks: install-deps build
+attacks: install-deps
+	$(HARNESS) attacks
 	$(LAB)/attacks
 
-peers: install-deps build
+peers: install-deps
+	$(HARNESS) peers
 	$(LAB)/peers
 
 # Nodes that look at a screen: the tray app's part of the node.
 reclaim: install-desktop
-	$(CARGO) build --release --locked --features potluck-node/desktop
+	$(HARNESS) reclaim --features potluck-node/desktop
 	$(LAB)/reclaim $(ARGS)
 
 # The nodes look at a screen, as those of `reclaim` do. ARGS: --project=real, or web, or app; a criterion's number.
 ui-test: install-desktop ui
-	$(CARGO) build --release --locked --features potluck-node/desktop
+	$(RELEASE) --features potluck-node/desktop
 	@installers/ui.sh run --silent check
 	@installers/ui.sh test
 	@POTLUCK_BIN=$(abspath $(LAB)) installers/ui.sh run --silent e2e -- $(ARGS)
@@ -97,22 +106,23 @@ ui-test: install-desktop ui
 screenshots: install-desktop build ui
 	@POTLUCK_BIN=$(abspath $(LAB)) installers/ui.sh run --silent screenshots -- $(ARGS)
 
+TRAY_BINS = --bin potluck-tray --bin potluck-node --bin potluck-runner --bin tray
 # The debug build: what is tested is what the app does, and an optimised one takes half an hour.
 tray-test: install-desktop ui
 	@icons/render.sh --check
-	$(CARGO) build --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
+	$(CARGO) build --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests $(TRAY_BINS)
 	$(or $(CARGO_TARGET_DIR),target)/debug/tray $(ARGS)
 
 # Memory and CPU are those of the release build.
 tray-idle: install-desktop ui
-	$(CARGO) build --release --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests --bins
+	$(CARGO) build --release --locked -p potluck-tray -p potluck-node -p potluck-runner -p potluck-tests $(TRAY_BINS)
 	$(LAB)/tray --idle 300 $(ARGS)
 
 # The real packages, so the release builds. ARGS: --hold leaves the PCs there when something goes wrong.
 sentence: install-deps
 	@installers/deps.sh desktop package
 	installers/ui.sh run --silent build
-	$(CARGO) build --release --locked
+	$(RELEASE) --bin sentence
 	$(CARGO) build --release --locked -p potluck-tray
 	@installers/package.sh
 	$(LAB)/sentence $(ARGS)
