@@ -208,6 +208,8 @@ pub struct Decision {
     pub state: State,
     /// What happens to jobs that run.
     pub act: Act,
+    /// Presence counts and the person is here: nothing sudden is to be expected before they have left.
+    pub in_use: bool,
     /// When the state ends by itself, if that is known.
     pub resumes_at: Option<Duration>,
     /// When to decide again at the latest, should no fact change; None: not before one does.
@@ -266,7 +268,8 @@ impl Policy {
     /// The decision at `now`, with the wall clock of this place.
     pub fn decide(&mut self, now: Duration, wall: Wall, facts: &Facts) -> Decision {
         let slots_max = facts.promise.unwrap_or_else(|| self.settings.most(self.cores));
-        let none = |state, act| Decision { slots: 0, slots_max, state, act, resumes_at: None, wake_at: None };
+        let none =
+            |state, act| Decision { slots: 0, slots_max, state, act, in_use: false, resumes_at: None, wake_at: None };
         if !facts.on {
             self.rest();
             return none(State::Off, Act::Kill);
@@ -331,8 +334,8 @@ impl Policy {
         }
         let held = conditions.iter().find(|(_, holds)| *holds).map(|(reason, _)| *reason);
         let starting = self.clear_since.map_or(now + START_AFTER, |since| since + START_AFTER);
-        let none =
-            Decision { slots: 0, slots_max, state: State::Giving, act: Act::Run, resumes_at: None, wake_at: None };
+        let (state, act) = (State::Giving, Act::Run);
+        let none = Decision { slots: 0, slots_max, state, act, in_use, resumes_at: None, wake_at: None };
         let mut decision = match held {
             Some(reason) => {
                 self.last = reason;

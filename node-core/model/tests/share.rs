@@ -77,8 +77,9 @@ fn the_first_key_stops_everything_in_the_same_step_and_leaving_again_resumes() {
     let mut desk = Desk::preset(Preset::Away);
     let busy = Facts { jobs: 7, ..away() };
     desk.during(s(10), &busy);
+    assert!(!desk.at(&busy).in_use, "whoever may come back is to be looked for");
     let decision = desk.at(&Facts { jobs: 7, ..typing() });
-    assert_eq!((decision.slots, decision.act), (0, Act::Stop));
+    assert_eq!((decision.slots, decision.act, decision.in_use), (0, Act::Stop, true));
     assert_eq!(decision.state, State::Held(HeldReason::InUse));
     let locked = |age| Presence { input_age: Some(age), locked_for: Some(age) };
     desk.now += s(2);
