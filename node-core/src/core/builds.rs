@@ -29,7 +29,7 @@ use crate::dirs::Dirs;
 use crate::notify::Notifier;
 
 /// How often builds are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often what is new of an open build is handed to the history: each time waits for the disk on another thread. A
 /// node that is killed forgets this much; one that ends, and a build that ends, hand over at once.
 const KEEP_EVERY: Duration = Duration::from_secs(5);

@@ -50,6 +50,9 @@ use crate::remembered::Remembered;
 use crate::transport::link::Link;
 use crate::tree::Tree;
 
+/// The longest time between two looks at what makes no event.
+const IDLE: Duration = Duration::from_secs(3);
+
 /// How a node was started.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -333,8 +336,9 @@ impl Core {
     /// Runs until told to quit.
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>, taken: Taken, alarm: Alarm) {
         let (mut batch, mut last) = (Vec::new(), 0);
-        let idle = Duration::from_secs(1);
         loop {
+            // Where nothing happens, a problem may be told some seconds later.
+            let idle = if self.builds.open.is_empty() { IDLE } else { builds::LOOK_EVERY };
             let wake = [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake(), self.links_due()];
             let wake = wake.into_iter().flatten().min();
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
