@@ -382,11 +382,6 @@ impl Pc {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
-
-    /// What its node wrote into its log.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("state/potluck/node.log")).unwrap_or_default()
-    }
 }
 
 impl Drop for Pc {
