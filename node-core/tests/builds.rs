@@ -169,6 +169,27 @@ fn a_make_is_one_build_named_as_its_folder_and_survives_a_killed_node() {
 }
 
 #[test]
+fn what_fails_here_is_counted_and_named() {
+    let place = Place::new();
+    place.project("burnt", 4, "");
+    std::fs::write(place.at("burnt/f2.c"), "int f2(void) { return nothing; }\n").unwrap();
+    let made = place.command("make").args(["-k", "-C", "burnt", &place.cc()]).output().unwrap();
+    assert_eq!(made.status.code(), Some(2), "{made:?}");
+    let build = &place.builds(1)[0];
+    assert_eq!((&build["end"], &build["counts"]["failed"]), (&"failed".into(), &1.into()), "{build:#}");
+    let report = place.json(&["report", "--json"]);
+    adds_up(&report);
+    assert_eq!(report["errors"][0]["file"], "f2.c", "{report:#}");
+    assert_eq!(report["errors"].as_array().unwrap().len(), 1);
+
+    // Made well, it is well.
+    std::fs::write(place.at("burnt/f2.c"), "int f2(void) { return 2; }\n").unwrap();
+    let made = place.command("make").args(["-C", "burnt", &place.cc()]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(place.builds(2)[0]["end"], "ok");
+}
+
+#[test]
 fn two_makes_of_one_script_in_two_folders_are_two_builds() {
     let place = Place::new();
     place.project("salad", 5, "");

@@ -191,10 +191,8 @@ pub enum End {
     Cancelled,
 }
 
-/// The exit code decides where it is known; else the jobs: `broken` sources failed and no later job of them worked.
-///
-/// A compile that runs here becomes the compiler, so that nobody is told its exit code but its parent: a build outside
-/// `potluck run` counts as failed only for jobs whose end is known, which are those that ran elsewhere first.
+/// The exit code decides where it is known; else the jobs: `broken` sources failed and no later job of them worked. What
+/// failed beside the compilers, nobody knows outside `potluck run`.
 pub fn end_of(exit: Option<i32>, broken: usize, cut: bool) -> End {
     match exit {
         Some(0) => End::Ok,

@@ -462,13 +462,15 @@ impl Core {
         self.builds.local.insert(ask.conn, run);
     }
 
-    /// How a compile ended here that had failed elsewhere. Of no other one is that known: the wrapper became the compiler.
+    /// How a compile ended here.
     pub(super) fn build_local_said(&mut self, conn: ConnId, exit: i32) {
         let Some(run) = self.builds.local.get_mut(&conn) else { return };
         run.row.exit = Some(exit);
-        if exit == 0 {
+        if exit == 0 && run.reason == Reason::RemoteErrorLocalError {
             run.reason = Reason::RemoteErrorLocalOk;
-        } else {
+        }
+        // A probe that fails has found something out.
+        if exit != 0 && !run.row.probe {
             run.row.kind = Kind::Failed;
         }
     }

@@ -623,13 +623,10 @@ impl Core {
         self.refuse_fallback(&ask, &reason);
     }
 
-    /// A compile that failed elsewhere has ended here: the two must agree.
+    /// A compile has ended here. If it had failed elsewhere, the two must agree.
     pub(super) fn local_ended(&mut self, conn: ConnId, exit: i32) {
         self.build_local_said(conn, exit);
-        if exit == 0 {
-            self.totals.differing += 1;
-            self.differed(conn);
-        }
+        self.totals.differing += u64::from(self.note_local_exit(conn, exit));
     }
 
     pub(super) fn conn_gone(&mut self, conn: ConnId) {

@@ -493,12 +493,16 @@ impl Core {
         self.keep_record(record);
     }
 
-    /// The last record of this connection worked here, although it had failed elsewhere.
-    pub(super) fn differed(&mut self, conn: ConnId) {
-        if let Some(record) = self.records.iter_mut().rev().find(|r| r.place == "local" && r.job == conn) {
+    /// How a compile ended here. True: it had failed elsewhere, and worked.
+    pub(super) fn note_local_exit(&mut self, conn: ConnId, exit: i32) -> bool {
+        let record = self.records.iter_mut().rev().find(|r| r.place == "local" && r.job == conn);
+        let Some(record) = record else { return false };
+        record.exit = Some(exit);
+        let differs = exit == 0 && record.reason.as_deref() == Some(ipc::REMOTE_ERROR);
+        if differs {
             record.reason = Some(Reason::RemoteErrorLocalOk.to_string());
-            record.exit = Some(0);
         }
+        differs
     }
 
     fn keep_record(&mut self, record: Record) {

@@ -90,7 +90,7 @@ pub enum Request {
         /// Working directory.
         cwd: Vec<u8>,
     },
-    /// After `Reply::Local` with the reason `REMOTE_ERROR`: how the compiler ended here.
+    /// After `Reply::Local`: how the compiler ended here.
     Ended {
         /// Its exit code.
         exit: i32,
