@@ -17,7 +17,8 @@ desktop='/usr/include/webkitgtk-4.1/webkit2/webkit2.h:libwebkit2gtk-4.1-dev
     /usr/include/libayatana-appindicator3-0.1/libayatana-appindicator/app-indicator.h:libayatana-appindicator3-dev
     /usr/include/librsvg-2.0/librsvg/rsvg.h:librsvg2-dev /usr/include/dbus-1.0/dbus/dbus.h:libdbus-1-dev
     /usr/include/X11/extensions/scrnsaver.h:libxss-dev Xvfb:xvfb dbus-daemon:dbus-daemon dbus-launch:dbus-x11
-    xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin npm:npm chromium:chromium debootstrap:debootstrap'
+    xwininfo:x11-utils xdotool:xdotool import:imagemagick rsvg-convert:librsvg2-bin npm:npm chromium:chromium debootstrap:debootstrap
+    /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf:fonts-noto-color-emoji'
 package='dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev strip:binutils'
 [ $# -gt 0 ] || set -- build tests
 

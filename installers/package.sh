@@ -207,12 +207,14 @@ desktop_package() {
     put 644 installers/debian/overrides.desktop usr/share/lintian/overrides/potluck
     echo '.so man1/potluck.1' | compressed usr/share/man/man1/potluck-tray.1.gz
     documents potluck "-p potluck-tray"
-    # The tray library is opened at run time: no program names it.
+    # The tray library is opened at run time: no program names it. The check pictures are shown with their words; without a
+    # font of pictures some of them are empty boxes.
     depends="$(libraries potluck), libayatana-appindicator3-1, potluck-node (= $version)"
     pack potluck <<END
 Section: devel
 Priority: optional
 Depends: $depends
+Recommends: fonts-noto-color-emoji
 Suggests: gnome-shell-extension-appindicator, gnome-keyring
 Description: share the cores you are not using (tray app)
  Potluck turns the PCs of an office into one pool that compiles C and C++.
