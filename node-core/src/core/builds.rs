@@ -462,11 +462,11 @@ impl Core {
         self.builds.local.insert(ask.conn, run);
     }
 
-    /// How a compile ended here.
-    pub(super) fn build_local_said(&mut self, conn: ConnId, exit: i32) {
+    /// How a compile ended here, and whether that differs from how it ended elsewhere.
+    pub(super) fn build_local_said(&mut self, conn: ConnId, exit: i32, differs: bool) {
         let Some(run) = self.builds.local.get_mut(&conn) else { return };
         run.row.exit = Some(exit);
-        if exit == 0 && run.reason == Reason::RemoteErrorLocalError {
+        if differs {
             run.reason = Reason::RemoteErrorLocalOk;
         }
         // A probe that fails has found something out.

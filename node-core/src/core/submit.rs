@@ -625,8 +625,9 @@ impl Core {
 
     /// A compile has ended here. If it had failed elsewhere, the two must agree.
     pub(super) fn local_ended(&mut self, conn: ConnId, exit: i32) {
-        self.build_local_said(conn, exit);
-        self.totals.differing += u64::from(self.note_local_exit(conn, exit));
+        let differs = self.note_local_exit(conn, exit);
+        self.totals.differing += u64::from(differs);
+        self.build_local_said(conn, exit, differs);
     }
 
     pub(super) fn conn_gone(&mut self, conn: ConnId) {

@@ -498,7 +498,7 @@ impl Core {
         let record = self.records.iter_mut().rev().find(|r| r.place == "local" && r.job == conn);
         let Some(record) = record else { return false };
         record.exit = Some(exit);
-        let differs = exit == 0 && record.reason.as_deref() == Some(ipc::REMOTE_ERROR);
+        let differs = exit == 0 && record.reason == Some(Reason::RemoteErrorLocalError.to_string());
         if differs {
             record.reason = Some(Reason::RemoteErrorLocalOk.to_string());
         }

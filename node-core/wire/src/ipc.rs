@@ -73,9 +73,6 @@ pub const ENV_SENT: &[&str] = &[
     "TZDIR",
 ];
 
-/// The reason with which a compile that failed elsewhere is shown from here.
-pub const REMOTE_ERROR: &str = "remote-error-local-error";
-
 /// From wrapper or command line to the node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {

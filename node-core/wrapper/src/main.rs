@@ -1,9 +1,9 @@
 //! The `potluck` command. As a compiler it asks the node and then exits with the remote result, or runs the compiler and
-//! tells the node how that ended, or, where no node answers, becomes the compiler;
-//! as anything else it becomes `potluck-node`. It starts no thread, reads no configuration and parses no option itself.
+//! tells the node how that ended, or, where no node answers, becomes the compiler; as anything else it becomes
+//! `potluck-node`. It starts no thread, reads no configuration and parses no option itself.
 //!
 //! Signals keep their default action: when make is interrupted the wrapper dies of the signal as a compiler would, its
-//! connection closes, and the node ends the remote job.
+//! connection closes, and the node ends the remote job. Beside a compiler that runs here it waits for how that ends.
 #![cfg_attr(not(test), no_main)]
 // The tests' own entry replaces `main`, so that nothing calls what it calls.
 #![cfg_attr(test, allow(dead_code))]
@@ -233,7 +233,7 @@ impl Local {
     }
 
     /// Runs the compiler as a child and tells the node how it ended: a build's report names what failed, and a compile
-    /// that failed elsewhere and works here must be noticed. The second process costs less than 0.1 ms.
+    /// that failed elsewhere and works here must be noticed.
     fn execute_and_tell(&self, started: &Started, slot: OwnedFd) -> i32 {
         // Not fork(3), which expects the C library's start-up.
         // SAFETY: this process has one thread; the child goes on with a copy of everything.

@@ -179,7 +179,7 @@ fn without_multicast(sheet: &mut Sheet, office: &mut Office) -> Outcome<()> {
     Ok(())
 }
 
-/// A member that is taken out: no link anywhere, no worker, and refused by everybody.
+/// A member that is taken out: no link anywhere, no worker, and it knows.
 fn removal(sheet: &mut Sheet, family: Family, office: &mut Office) -> Outcome<()> {
     let out = office.pcs[2].id.clone();
     sheet.timed(family, "a removed node is cut off everywhere", LIMIT, || {
