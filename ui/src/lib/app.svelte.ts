@@ -2,6 +2,7 @@
 
 import type { Call, FixAction, Snapshot, Update } from './api';
 import { Refused, type Client, type Status } from './client';
+import { problemChanges } from './keyed';
 import { apply, type Known } from './reducer';
 import { href, landing, parseRoute, VIEWS, type Route, type ViewName } from './route';
 import { Announcer } from './announce';
@@ -103,12 +104,9 @@ class App {
   private announce(before: Snapshot | null, now: Snapshot): void {
     if (!before) return;
     const state = (s: Snapshot) => JSON.stringify([s.share.state.is, 'reason' in s.share.state ? s.share.state.reason : '']);
-    for (const problem of now.problems) {
-      if (!before.problems.some((p) => p.code === problem.code)) this.announcer.say('problem ' + problem.code, problem.headline);
-    }
-    for (const problem of before.problems) {
-      if (!now.problems.some((p) => p.code === problem.code)) this.announcer.forget('problem ' + problem.code);
-    }
+    const { came, went } = problemChanges(before.problems, now.problems);
+    for (const [key, problem] of came) this.announcer.say('problem ' + key, problem.headline);
+    for (const key of went) this.announcer.forget('problem ' + key);
     if (state(before) !== state(now)) this.announcer.say('share', now.share.sentence);
     for (const build of now.builds.slice(0, 3)) {
       const line = before.building.find((b) => b.id === build.id);

@@ -1,5 +1,5 @@
 // Criterion 11: each trouble has a headline, a code and exactly one primary action, is said once, and goes with its cause.
-import { expect, raise, snapshot, test } from './fixtures.mjs';
+import { expect, go, raise, snapshot, test } from './fixtures.mjs';
 
 for (const colorScheme of ['light', 'dark']) {
   test.describe(colorScheme, () => {
@@ -53,3 +53,36 @@ for (const colorScheme of ['light', 'dark']) {
     });
   });
 }
+
+// Browsers only: what the node says is changed on its way through the WebSocket.
+test('several troubles of one code, and compilers of one path, are all shown', async ({ page, enter, transport }) => {
+  test.skip(transport === 'app', 'the doubles are put into the WebSocket');
+  await page.routeWebSocket(/\/ws$/, (socket) => {
+    const server = socket.connectToServer();
+    socket.onMessage((message) => server.send(message));
+    server.onMessage((message) => {
+      const frame = JSON.parse(message);
+      const sections = frame.value?.sections;
+      if (sections?.problems?.length) sections.problems = [...sections.problems, ...sections.problems, { ...sections.problems[0], headline: 'clang 19 is one more.' }];
+      if (sections?.toolchains?.length) sections.toolchains = [...sections.toolchains, ...sections.toolchains];
+      socket.send(JSON.stringify(frame));
+    });
+  });
+  const broken = [];
+  page.on('pageerror', (error) => broken.push(error.message));
+  await enter(page, { scene: 'developer' });
+  await raise(page, 'clear', 'T1');
+  for (const view of ['overview', 'help']) {
+    await go(page, view);
+    await expect(page.locator('[data-code="T1"]')).toHaveCount(3);
+  }
+  const snap = await snapshot(page);
+  await go(page, 'toolchains');
+  await expect(page.locator('article')).toHaveCount(2 * snap.toolchains.length);
+  await go(page, `machines/${snap.machines[1].id}`);
+  await expect(page.getByRole('heading', { name: 'Your compilers there' })).toBeVisible();
+  await raise(page, 'clear');
+  await go(page, 'overview');
+  await expect(page.locator('[data-code]')).toHaveCount(0);
+  expect(broken).toEqual([]);
+});
