@@ -296,6 +296,7 @@ export const w = {
     batteries: { never: 'never', above50: 'above 50 %', above80: 'above 80 %', always: 'always' } as Record<string, string>,
     load: 'Hold when other programs use more than',
     loadLine: (n: number) => `${n} % of the processor`,
+    loadUnused: 'Not used with this choice: each core that other programs use is one that is not lent.',
     memory: 'Keep free memory',
     disk: 'Leave free on the disk',
     diskAuto: '5 GiB or 10 %, whichever is more',
