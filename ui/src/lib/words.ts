@@ -334,7 +334,7 @@ export const w = {
     addresses: 'Computers by address',
     addressesMore: 'Only needed where computers do not find each other by themselves. They are remembered.',
     address: 'Address',
-    addressHint: 'for example 192.0.2.14:7420',
+    addressHint: 'for example 192.0.2.14:10555',
     addAddress: 'Add',
     noAddresses: 'None.',
     discovery: 'Finding each other on this network',
