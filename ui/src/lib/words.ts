@@ -283,7 +283,7 @@ export const w = {
     presets: {
       away: ["Only when I'm away", 'Nothing is lent while you use the computer.'],
       a_little: ['Also a little while I work', 'A quarter of the cores while you use it, the rest when you are away.'],
-      dedicated: ['Dedicated build machine', 'Lends all of it, all the time.'],
+      dedicated: ['Dedicated build machine', 'Lends also while somebody uses it, but never what other programs need. The limits below still hold.'],
       custom: ['Custom', 'Your own limits below.'],
     } as Record<string, [string, string]>,
     awayAfter: 'Away after',
