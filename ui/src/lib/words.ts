@@ -325,6 +325,7 @@ export const w = {
     preview: 'Preview',
     previewNone: 'Nothing will be shown.',
     previewMore: 'They keep quiet while the system asks for quiet. Nothing is shown for a build that you stop yourself, nor when lending starts or stops.',
+    previewDonor: 'They keep quiet while the system asks for quiet. Nothing is shown when lending starts or stops.',
     previews: {
       finished: ['wine finished', '1,830 files in 1:52 · 92 % on other machines'],
       failed: ['wine failed', '2 errors, first: dlls/ntdll/loader.c'],

@@ -42,7 +42,7 @@ test('a donor is ready with the keyboard alone', async ({ page, enter }) => {
 
 test('no screen of a donor has jargon', async ({ page, enter }) => {
   await enter(page, { scene: ['donor', 'helping'] });
-  for (const view of ['overview', 'machines', 'settings/sharing', 'settings/team', 'settings/network', 'settings/appearance', 'help', 'welcome/team', 'welcome/share', 'welcome/done']) {
+  for (const view of ['overview', 'machines', 'settings/sharing', 'settings/builds', 'settings/team', 'settings/network', 'settings/appearance', 'help', 'welcome/team', 'welcome/share', 'welcome/done']) {
     await go(page, view);
     await page.evaluate(() => document.querySelectorAll('details').forEach((d) => (d.open = true)));
     expect(await text(page), view).not.toMatch(JARGON);
