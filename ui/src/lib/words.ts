@@ -447,7 +447,7 @@ export const w = {
     facts: ['Runs only compilers, in a closed box', "Can't read your files", 'Stops the moment you touch the mouse'],
     tryIt: 'Try it',
     trying: 'Move the mouse or press a key.',
-    tried: (ms: number) => `Stopped after ${ms} ms. Real work stops as quickly.`,
+    tried: 'Stopped. Real work stops within half a second, mostly within a tenth.',
     tryCores: (n: number) => `${n} of 4 cores at work (only shown, nothing runs)`,
     later: 'Later',
     next: 'Next',
