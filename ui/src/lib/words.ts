@@ -299,7 +299,7 @@ export const w = {
     loadUnused: 'Not used with this choice: each core that other programs use is one that is not lent.',
     memory: 'Keep free memory',
     disk: 'Leave free on the disk',
-    diskAuto: '5 GiB or 10 %, whichever is more',
+    diskAuto: '10 %, at least 5 and at most 50 GiB',
     memoryAuto: '2 GiB or 15 %, whichever is more',
     memoryLine: (gib: number) => `${gib} GiB`,
     when: 'When',
