@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { JobColumns } from './api';
-import { axisStep, bars, eachBar, inside, jobNear, level, mean, pan, rows, selection, visible, zoom } from './timeline';
+import { axisStep, bars, eachBar, inside, jobNear, level, mean, pan, rows, sameJob, selection, visible, zoom } from './timeline';
 
 /** Rows of [start, took, kind, machine, lane]. */
 function columns(list: number[][]): JobColumns {
@@ -29,6 +29,16 @@ describe('rows', () => {
   it('every job is in exactly one row', () => {
     const seen = rows(b, none).flatMap((r) => [...r.jobs]).sort();
     expect(seen).toEqual([0, 1, 2, 3]);
+  });
+});
+
+describe('a build that grows', () => {
+  it('a job is found again when one that began earlier ends later', () => {
+    const [before, now] = [columns([[0, 10, 0, 1, 0], [20, 5, 0, 2, 0]]), columns([[0, 10, 0, 1, 0], [5, 90, 0, 2, 1], [20, 5, 0, 2, 0]])];
+    now.file = ['f0.c', 'late.c', 'f1.c'];
+    expect([0, 1].map((job) => sameJob(before, job, now))).toEqual([0, 2]);
+    expect(sameJob(now, 1, before)).toBeNull();
+    expect(sameJob(before, null, now)).toBeNull();
   });
 });
 

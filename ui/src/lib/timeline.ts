@@ -222,6 +222,16 @@ export interface Level {
   max: number;
 }
 
+/** Where a job of one answer stands in a later one, which may have jobs before it that began earlier; null: nowhere. */
+export function sameJob(before: JobColumns, job: number | null, now: JobColumns): number | null {
+  if (job === null) return null;
+  const same = (i: number) =>
+    now.file[i] === before.file[job] && now.start_ms[i] === before.start_ms[job] && now.machine[i] === before.machine[job] && now.took_ms[i] === before.took_ms[job];
+  if (same(job)) return job;
+  const found = now.file.findIndex((_, i) => same(i));
+  return found < 0 ? null : found;
+}
+
 /** How many of the stretches `[from[i], to[i])` are open at each moment. */
 export function level(from: ArrayLike<number>, to: ArrayLike<number>, take: (i: number) => boolean): Level {
   const marks: number[] = [];
