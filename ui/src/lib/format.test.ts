@@ -135,7 +135,7 @@ describe('the live region', () => {
 describe('words', () => {
   it('nothing that a donor can meet is jargon', () => {
     const jargon = /scheduler|daemon|slot|mDNS|toolchain|jobserver|node\b/i;
-    const forDonors = [w.app, w.share, w.overview, w.welcome, w.team, w.settings.presets, w.machines.states, w.help.states];
+    const forDonors = [w.app, w.share, w.overview, w.welcome, w.team, w.settings.presets, w.machines.states, w.help.states, w.help.symptoms.filter((s) => s.both)];
     const texts = (value: unknown): string[] =>
       typeof value === 'string' ? [value] : typeof value === 'object' && value !== null ? Object.values(value).flatMap(texts) : [];
     for (const text of forDonors.flatMap(texts)) expect(text).not.toMatch(jargon);

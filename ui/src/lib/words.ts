@@ -3,6 +3,19 @@
 import type { BuildEnd, CheckState, Discovery, MachineState, SyncState } from './api';
 import { count, plural } from './format';
 
+/** One entry of “What's wrong?”. */
+interface Symptom {
+  title: string;
+  lines: string[];
+  /** The view that its button opens. */
+  opens: string;
+  link: string;
+  /** Also for whoever only lends. */
+  both: boolean;
+  /** Problems that it is about. */
+  codes: string[];
+}
+
 export const w = {
   name: 'Potluck',
   app: {
@@ -485,6 +498,19 @@ export const w = {
         opens: 'settings/network',
         link: 'Type an address',
         both: true,
+        codes: ['N4'],
+      },
+      {
+        title: 'Safe box does not work',
+        lines: [
+          'Work for others runs only in a safe box, away from your files. Potluck tests the box first; where it does not hold, this computer does not help others. What you build yourself still uses the team.',
+          'The box needs what Linux calls user namespaces, and some systems forbid them. Whoever looks after this computer can allow them for Potluck; on Ubuntu 24.04 and later the profile that comes with the package of Potluck does.',
+          'Then turn sharing off and on again: the box is tested anew.',
+        ],
+        opens: 'settings/sharing',
+        link: 'To the switch',
+        both: true,
+        codes: ['S1'],
       },
       {
         title: "My build isn't faster",
@@ -495,6 +521,7 @@ export const w = {
         opens: 'builds',
         link: 'Look at the builds',
         both: false,
+        codes: [],
       },
       {
         title: 'My computer feels slow',
@@ -504,6 +531,7 @@ export const w = {
         opens: 'settings/sharing',
         link: 'Change limits',
         both: true,
+        codes: [],
       },
       {
         title: 'Something else',
@@ -511,8 +539,9 @@ export const w = {
         opens: 'help',
         link: 'Look at the checks',
         both: true,
+        codes: [],
       },
-    ],
+    ] as Symptom[],
     commandList: [
       ['potluck status', 'What happens now, in six lines'],
       ['potluck doctor', 'The checks above, in a terminal'],

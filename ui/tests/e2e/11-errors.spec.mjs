@@ -1,5 +1,5 @@
 // Criterion 11: each trouble has a headline, a code and exactly one primary action, is said once, and goes with its cause.
-import { expect, go, raise, snapshot, test } from './fixtures.mjs';
+import { expect, go, JARGON, raise, snapshot, test, text } from './fixtures.mjs';
 
 for (const colorScheme of ['light', 'dark']) {
   test.describe(colorScheme, () => {
@@ -53,6 +53,22 @@ for (const colorScheme of ['light', 'dark']) {
     });
   });
 }
+
+test('where only Help leads on, it says what is wrong and what can be done, to whoever lends too', async ({ page, enter }) => {
+  await enter(page, { scene: 'donor' });
+  for (const [code, title] of [['S1', 'Safe box does not work'], ['N4', 'Nobody is listed']]) {
+    await raise(page, 'clear', code);
+    await go(page, 'help');
+    const { detail } = (await snapshot(page)).problems.find((p) => p.code === code);
+    const card = page.locator(`[data-code="${code}"]`);
+    await expect(card).toContainText(detail);
+    await card.locator('.button.primary').click();
+    const summary = page.locator('summary', { hasText: title });
+    await expect(summary).toBeFocused();
+    await expect(page.locator('details[open]', { has: summary }).getByRole('button')).toBeVisible();
+    expect(await text(page)).not.toMatch(JARGON);
+  }
+});
 
 // Browsers only: what the node says is changed on its way through the WebSocket.
 test('several troubles of one code, and compilers of one path, are all shown', async ({ page, enter, transport }) => {
