@@ -81,6 +81,7 @@ async function shootAll() {
       await page.getByTestId('match').click();
       await page.getByRole('switch').waitFor();
       await page.getByRole('switch').click();
+      await page.getByTestId('share-sentence').filter({ hasText: /ready|using/i }).waitFor();
       await shoot(page, at('welcome-4-share'));
       for (const [i, step] of ['build', 'done'].entries()) {
         await go(page, `welcome/${step}`);

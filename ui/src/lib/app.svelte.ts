@@ -48,6 +48,12 @@ class App {
   donor = $derived(this.snap?.this.role !== 'developer');
   /** What the switch shows. */
   on = $derived(this.wanted ?? this.snap?.share.on ?? false);
+  /** What stands beside the switch: never what held before it was pressed. */
+  sentence = $derived(
+    this.wanted !== null && this.wanted !== this.snap?.share.on
+      ? this.wanted ? w.share.turningOn : w.share.turningOff
+      : (this.snap?.share.sentence ?? ''),
+  );
 
   start(client: Client): void {
     this.client = client;

@@ -88,6 +88,8 @@ export const w = {
   },
   share: {
     switch: 'Share my CPU',
+    turningOn: 'Turning sharing on…',
+    turningOff: 'Turning sharing off…',
     pauseHour: 'Pause for 1 hour',
     pauseMenu: 'Other pauses',
     pauseTomorrow: 'Until tomorrow 08:00',
