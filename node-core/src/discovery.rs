@@ -24,8 +24,9 @@ use crate::membership::{Membership, View};
 pub const SERVICE: &str = "_potluck._tcp.local.";
 /// How often the clocks and the daemon's memory are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Browsing begins anew so often: the daemon asks ever more rarely, and one lost packet must not hide a node for an hour.
-const ASK_EVERY: Duration = Duration::from_secs(60);
+/// Browsing begins anew so often: the daemon asks ever more rarely, and lost packets must not hide a node for an
+/// hour. Each beginning wakes this PC half a dozen times.
+const ASK_EVERY: Duration = Duration::from_secs(180);
 /// A daemon that could not be started (no network yet, no descriptors) is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
 /// News is collected for this long: a whole team answers at once.

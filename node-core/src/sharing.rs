@@ -1,8 +1,9 @@
 //! The thread that senses this PC and its person, asks `model::share` what follows, and tells the core when something
 //! changed. Settings, the switch and a pause are kept here; what is done with jobs is the core's.
 //!
-//! While jobs of others run, presence is looked at every 50 ms, because the person must not notice them; otherwise every
-//! two seconds, and hardly ever when sharing is off or the person has just been seen.
+//! While jobs of others run and nobody is here, presence is looked at every 30 ms, because the person must not notice
+//! them; otherwise every few seconds, at the moment at which somebody may count as away, and whenever it matters: before
+//! the first job, and for whoever begins to watch.
 
 mod convert;
 pub mod local_time;
@@ -15,7 +16,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use potluck_api::call::{Call, Pause};
-use potluck_model::share::{self, Contradiction, Decision, Facts, HeldReason, Policy, Presence, State};
+use potluck_model::share::{self, Contradiction, Decision, Facts, Policy, Presence, State};
 use tokio::sync::{Notify, mpsc};
 
 use crate::core::{Event, Replies};
@@ -31,13 +32,13 @@ pub use convert::model_settings;
 /// Between two looks while jobs of others run and nobody is here: half of it is the median of what a stop waits for. A
 /// look costs 0.7 ms of CPU (measured with Xvfb), so this is 2.3 % of one core.
 const LOOK_BUSY: Duration = Duration::from_millis(30);
-/// Between two looks while jobs of others run beside their owner: load and memory are what may change.
+/// Between two looks while jobs of others run and no person is waited for: load and memory are what may change.
 const LOOK_BESIDE: Duration = Duration::from_secs(1);
-/// Between two looks while slots wait for a job: a look costs connections to the bus and the display, and the first job
-/// that comes has one of its own.
-const LOOK_IDLE: Duration = Duration::from_secs(2);
-/// Where nothing is to be sensed, or a person is here and no job runs: only the settings file may change.
-const LOOK_OFF: Duration = Duration::from_secs(5);
+/// Between two looks while slots wait for a job: what is shown and offered may be so old. A look costs connections to the
+/// bus and the display, and no job depends on it: the first that comes has a look of its own.
+const LOOK_READY: Duration = Duration::from_millis(2500);
+/// Between two looks while nothing is given: whoever is here is not away before `wake_at`.
+const LOOK_CALM: Duration = Duration::from_secs(5);
 /// Battery and memory do not change faster than a person.
 const MACHINE_EVERY: Duration = Duration::from_millis(900);
 /// Disks fill slowly, and asking one that sleeps costs.
@@ -138,6 +139,8 @@ pub struct Shared {
     pub never: Option<Contradiction>,
     /// What tells that somebody is there.
     pub presence_source: Option<&'static str>,
+    /// Sharing is on, and the disk holds less than is to be kept free, whatever else forbids sharing.
+    pub disk_is_full: bool,
     /// This PC has a battery.
     pub has_battery: bool,
     /// The sandbox.
@@ -184,6 +187,11 @@ impl Live {
         if own_build {
             self.own_build.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Somebody wants to see how things are now.
+    pub fn look(&self) {
+        self.kick.notify_one();
     }
 }
 
@@ -366,15 +374,19 @@ impl Thread {
         if self.senses() {
             self.sense(now);
         }
+        if self.is_on() && self.disk_at.is_none_or(|at| now >= at + DISK_EVERY) {
+            self.disk_at = Some(now);
+            self.facts.disk = rustix::fs::statvfs(&self.cache)
+                .ok()
+                .map(|disk| share::Disk { total: disk.f_blocks * disk.f_frsize, free: disk.f_bavail * disk.f_frsize });
+        }
         let mut decision = self.policy.decide(now, local_time::wall(unix_ms()), &self.facts);
-        let has_jobs = self.facts.jobs > 0 && self.policy.settings().looks_at_presence();
-        // Whoever is here is not away before `wake_at`, and asking a desktop opens connections.
-        let usual = match (self.senses(), has_jobs, decision.in_use) {
-            (true, true, false) => LOOK_BUSY,
-            (true, true, true) => LOOK_BESIDE,
-            (true, false, false) => LOOK_IDLE,
-            (true, false, true) if decision.state != State::Held(HeldReason::InUse) => LOOK_IDLE,
-            _ => LOOK_OFF,
+        let awaits_person = self.policy.settings().looks_at_presence() && !decision.in_use;
+        let usual = match (self.senses() && self.facts.jobs > 0, awaits_person) {
+            (true, true) => LOOK_BUSY,
+            (true, false) => LOOK_BESIDE,
+            (false, _) if decision.slots > 0 => LOOK_READY,
+            (false, _) => LOOK_CALM,
         };
         let wait = decision.wake_at.take().map_or(usual, |at| at.saturating_sub(now).min(usual));
         // To the second: it is made of two clocks, and a pause until 08:00 must not be shown as 07:59.
@@ -396,6 +408,7 @@ impl Thread {
             resumes_ms: self.resumes_ms,
             values: self.settings.values.clone(),
             never: self.policy.settings().contradiction(self.facts.memory, self.facts.disk),
+            disk_is_full: self.facts.on && self.policy.settings().is_full(self.facts.disk),
             presence_source: self.source,
             has_battery: self.has_battery,
             safe_box: self.safe_box.clone(),
@@ -415,12 +428,6 @@ impl Thread {
             self.facts.memory = load::memory(&load::proc_path());
             (self.facts.power, self.has_battery) = self.power.look();
             self.facts.own_build = self.live.own_build.swap(false, Ordering::Relaxed);
-        }
-        if self.disk_at.is_none_or(|at| now >= at + DISK_EVERY) {
-            self.disk_at = Some(now);
-            self.facts.disk = rustix::fs::statvfs(&self.cache)
-                .ok()
-                .map(|disk| share::Disk { total: disk.f_blocks * disk.f_frsize, free: disk.f_bavail * disk.f_frsize });
         }
     }
 

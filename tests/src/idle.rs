@@ -1,15 +1,23 @@
-//! What a program costs while nobody uses it: memory that only it has, CPU, and how often its threads wake.
+//! What a program costs while nobody uses it: memory that only it has, CPU, and how often it wakes.
+//!
+//! A wake is what keeps a processor from sleeping: the time from which any thread runs until all have slept for
+//! [`SAMPLE`]. One timer that asks three servers is one wake and a dozen context switches; both are told.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::node::family;
-use crate::{Context, Outcome};
+use crate::{Context, Outcome, Trouble};
 
 /// Threads that are named, of those that wake most.
 const NAMED: usize = 4;
+/// Between two looks at whether it ran. What runs in two such times in a row is one wake.
+const SAMPLE: Duration = Duration::from_millis(20);
 
 /// What it may cost at most.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +26,8 @@ pub struct Goal {
     pub mib: f64,
     /// CPU, per cent of one core.
     pub cpu_percent: f64,
+    /// Wakes per second.
+    pub wakes_per_s: f64,
 }
 
 /// A program that is being watched.
@@ -25,7 +35,9 @@ pub struct Watch {
     pid: u32,
     began: Instant,
     cpu: Duration,
-    wakes: BTreeMap<u32, (String, u64)>,
+    switches: BTreeMap<u32, (String, u64)>,
+    enough: Arc<AtomicBool>,
+    counter: JoinHandle<Outcome<u64>>,
 }
 
 /// What it cost.
@@ -35,8 +47,10 @@ pub struct Cost {
     pub kib: u64,
     /// CPU of its own.
     pub cpu: Duration,
-    /// Wakes by thread, most first.
-    pub wakes: Vec<(String, u64)>,
+    /// How often it woke.
+    pub wakes: u64,
+    /// How often each thread went to sleep by itself, most first.
+    pub switches: Vec<(String, u64)>,
     /// How long it was watched.
     pub time: Duration,
 }
@@ -44,20 +58,39 @@ pub struct Cost {
 impl Watch {
     /// From now on.
     pub fn start(pid: u32) -> Outcome<Self> {
-        Ok(Self { pid, began: Instant::now(), cpu: cpu(pid)?, wakes: wakes(pid)? })
+        let enough = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&enough);
+        let counter = std::thread::spawn(move || count_wakes(pid, &told));
+        Ok(Self { pid, began: Instant::now(), cpu: cpu(pid)?, switches: switches(pid)?, enough, counter })
     }
 
     /// Until now.
     pub fn end(self) -> Outcome<Cost> {
         let (time, used) = (self.began.elapsed(), cpu(self.pid)?.saturating_sub(self.cpu));
+        self.enough.store(true, Ordering::Relaxed);
         let since = |(tid, (name, count))| {
-            let before = self.wakes.get(&tid).map_or(0, |(_, before)| *before);
+            let before = self.switches.get(&tid).map_or(0, |(_, before)| *before);
             (name, u64::saturating_sub(count, before))
         };
-        let mut wakes: Vec<(String, u64)> = wakes(self.pid)?.into_iter().map(since).collect();
-        wakes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        Ok(Cost { kib: own_kib(self.pid)?, cpu: used, wakes, time })
+        let mut switches: Vec<(String, u64)> = switches(self.pid)?.into_iter().map(since).collect();
+        switches.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let wakes = self.counter.join().map_err(|_| Trouble::new("counting wakes has failed"))??;
+        Ok(Cost { kib: own_kib(self.pid)?, cpu: used, wakes, switches, time })
     }
+}
+
+/// Until `enough`.
+fn count_wakes(pid: u32, enough: &AtomicBool) -> Outcome<u64> {
+    let ran = |threads: BTreeMap<u32, (String, u64)>| threads.into_values().map(|(_, count)| count).collect::<Vec<_>>();
+    let (mut before, mut awake, mut wakes) = (ran(switches(pid)?), false, 0);
+    while !enough.load(Ordering::Relaxed) {
+        std::thread::sleep(SAMPLE);
+        let now = ran(switches(pid)?);
+        wakes += u64::from(now != before && !awake);
+        awake = now != before;
+        before = now;
+    }
+    Ok(wakes)
 }
 
 impl Cost {
@@ -70,29 +103,35 @@ impl Cost {
     }
 
     fn wakes_per_s(&self) -> f64 {
-        self.wakes.iter().map(|(_, count)| count).sum::<u64>() as f64 / self.time.as_secs_f64()
+        self.per_s(self.wakes)
+    }
+
+    fn per_s(&self, count: u64) -> f64 {
+        count as f64 / self.time.as_secs_f64()
     }
 
     /// Whether that is no more than `goal`.
     pub fn meets(&self, goal: Goal) -> bool {
-        self.mib() <= goal.mib && self.cpu_percent() <= goal.cpu_percent
+        self.mib() <= goal.mib && self.cpu_percent() <= goal.cpu_percent && self.wakes_per_s() <= goal.wakes_per_s
     }
 
     /// In a line, beside `goal`.
     pub fn says(&self, goal: Goal) -> String {
         let mut text = format!(
-            "{:.1} MiB (goal {}), {:.2} % of a core over {} s (goal {}), {:.1} wakes/s",
+            "{:.1} MiB (goal {}), {:.2} % of a core over {} s (goal {}), {:.2} wakes/s (goal {}), {:.1} switches/s",
             self.mib(),
             goal.mib,
             self.cpu_percent(),
             self.time.as_secs(),
             goal.cpu_percent,
             self.wakes_per_s(),
+            goal.wakes_per_s,
+            self.per_s(self.switches.iter().map(|(_, count)| count).sum()),
         );
-        for (n, (name, count)) in self.wakes.iter().take(NAMED).filter(|(_, count)| *count > 0).enumerate() {
+        for (n, (name, count)) in self.switches.iter().take(NAMED).filter(|(_, count)| *count > 0).enumerate() {
             let lead = if n == 0 { ": " } else { ", " };
             // Writing into a text does not fail.
-            let _ = write!(text, "{lead}{name} {:.1}", *count as f64 / self.time.as_secs_f64());
+            let _ = write!(text, "{lead}{name} {:.1}", self.per_s(*count));
         }
         text
     }
@@ -103,8 +142,8 @@ fn cpu(pid: u32) -> Outcome<Duration> {
     Ok(program.context(|| format!("process {pid} is gone"))?.cpu())
 }
 
-/// Name of each thread, and how often it has gone to sleep by itself: as often as it was woken.
-fn wakes(pid: u32) -> Outcome<BTreeMap<u32, (String, u64)>> {
+/// Name of each thread, and how often it has gone to sleep by itself.
+fn switches(pid: u32) -> Outcome<BTreeMap<u32, (String, u64)>> {
     let path = format!("/proc/{pid}/task");
     let threads = std::fs::read_dir(&path).context(|| format!("reading {path}"))?;
     let read = |tid: u32| {
@@ -137,13 +176,16 @@ fn own_kib(pid: u32) -> Outcome<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
-    const GOAL: Goal = Goal { mib: 40.0, cpu_percent: 0.1 };
+    const GOAL: Goal = Goal { mib: 40.0, cpu_percent: 0.1, wakes_per_s: 1.0 };
 
     fn cost() -> Cost {
-        let wakes = vec![("node".to_owned(), 150), ("gmain".to_owned(), 0)];
-        Cost { kib: 40 << 10, cpu: Duration::from_millis(300), wakes, time: Duration::from_secs(300) }
+        let switches = vec![("node".to_owned(), 600), ("gmain".to_owned(), 0)];
+        Cost { kib: 40 << 10, cpu: Duration::from_millis(300), wakes: 300, switches, time: Duration::from_secs(300) }
     }
 
     #[test]
@@ -151,22 +193,46 @@ mod tests {
         assert!(cost().meets(GOAL));
         assert!(!Cost { kib: (40 << 10) + 1, ..cost() }.meets(GOAL));
         assert!(!Cost { cpu: Duration::from_millis(301), ..cost() }.meets(GOAL));
-        let says = "40.0 MiB (goal 40), 0.10 % of a core over 300 s (goal 0.1), 0.5 wakes/s: node 0.5";
-        assert_eq!(cost().says(GOAL), says);
+        assert!(!Cost { wakes: 301, ..cost() }.meets(GOAL));
+        let says = "40.0 MiB (goal 40), 0.10 % of a core over 300 s (goal 0.1), 1.00 wakes/s (goal 1), 2.0 switches/s";
+        assert_eq!(cost().says(GOAL), format!("{says}: node 2.0"));
+    }
+
+    /// Each round sleeps twice, and is one wake. The program is another one: this one's other tests run beside.
+    #[test]
+    fn what_a_program_does_is_seen() {
+        let mut program = Command::new("sh");
+        program.args(["-c", "while read -r _; do head -c 8000000 /dev/zero >/dev/null; done"]);
+        let mut child = program.stdin(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(10 * SAMPLE);
+        let mut input = child.stdin.take().unwrap();
+        let watch = Watch::start(child.id()).unwrap();
+        for _ in 0..5 {
+            std::thread::sleep(10 * SAMPLE);
+            input.write_all(b"\n").unwrap();
+        }
+        std::thread::sleep(10 * SAMPLE);
+        let cost = watch.end().unwrap();
+        // Where others want the CPU it may be at work for some time yet.
+        let asleep = crate::wait::wait_until("a program that sleeps", Duration::from_secs(30), || {
+            let watch = Watch::start(child.id())?;
+            std::thread::sleep(5 * SAMPLE);
+            Ok((watch.end()?.wakes == 0).then_some(()))
+        });
+        drop(input);
+        child.wait().unwrap();
+        let switches: u64 = cost.switches.iter().map(|(_, count)| count).sum();
+        assert!((1..=switches).contains(&cost.wakes), "{cost:?}");
+        asleep.unwrap();
     }
 
     #[test]
-    fn what_this_process_does_is_seen() {
-        let watch = Watch::start(std::process::id()).unwrap();
+    fn memory_that_only_this_process_has_is_seen() {
         let mut memory = vec![0u8; 8 << 20];
         let before = own_kib(std::process::id()).unwrap();
         memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
         let touched = own_kib(std::process::id()).unwrap().saturating_sub(before);
-        let worker = std::thread::spawn(|| (0..20).for_each(|_| std::thread::park_timeout(Duration::from_millis(1))));
-        worker.join().unwrap();
         std::hint::black_box(&memory);
-        let cost = watch.end().unwrap();
         assert!(touched >= 7 << 10, "{touched} KiB");
-        assert!(!cost.cpu.is_zero() && cost.wakes[0].1 > 0, "{cost:?}");
     }
 }
