@@ -59,9 +59,10 @@ test('where only Help leads on, it says what is wrong and what can be done, to w
   for (const [code, title] of [['S1', 'Safe box does not work'], ['N4', 'Nobody is listed']]) {
     await raise(page, 'clear', code);
     await go(page, 'help');
-    const { detail } = (await snapshot(page)).problems.find((p) => p.code === code);
+    const { detail, headline } = (await snapshot(page)).problems.find((p) => p.code === code);
     const card = page.locator(`[data-code="${code}"]`);
     await expect(card).toContainText(detail);
+    await expect(page.locator('.checks li', { hasText: headline })).toHaveCount(1);
     await card.locator('.button.primary').click();
     const summary = page.locator('summary', { hasText: title });
     await expect(summary).toBeFocused();
