@@ -147,9 +147,11 @@ impl Planner {
         let banner = match what {
             Happened::Build { .. } => self.build(now, settings, what)?,
             Happened::Join { id, name, team, pictures } => {
-                if !settings.joins || !self.told.insert(format!("join {id}")) || !self.others_left(now) {
+                let question = format!("join {id}");
+                if !settings.joins || self.told.contains(&question) || !self.others_left(now) {
                     return None;
                 }
+                self.told.insert(question);
                 Banner {
                     kind: Kind::Join,
                     title: format!("\"{name}\" wants to join {team}"),
@@ -175,17 +177,31 @@ impl Planner {
                 }
             }
             Happened::Solved { cause } => {
-                self.queued.retain(|b| b.cause.as_ref() != Some(cause));
+                let untold = self.queued.extract_if(.., |b| b.cause.as_ref() == Some(cause)).count();
+                self.never_told(Some(cause), untold);
                 return None;
             }
             Happened::Helping { .. } => return None,
         };
         if quiet {
-            self.queued.retain(|b| b.kind != banner.kind);
+            let replaced: Vec<Banner> = self.queued.extract_if(.., |b| b.kind == banner.kind).collect();
+            for old in replaced.iter().filter(|old| old.kind == Kind::Problem) {
+                self.never_told(old.cause.as_ref(), 1);
+            }
             self.queued.push(banner);
             return None;
         }
         Some(banner)
+    }
+
+    /// What waited and was not shown is news when it comes again, and took none of the day's banners.
+    fn never_told(&mut self, cause: Option<&String>, banners: usize) {
+        if banners > 0
+            && let Some(cause) = cause
+        {
+            self.problems.remove(cause);
+            self.others.truncate(self.others.len().saturating_sub(banners));
+        }
     }
 
     /// Do-not-disturb is over: the newest of each kind.
@@ -207,7 +223,9 @@ impl Planner {
             Ended::Failed => *took >= FAILED_AFTER,
             Ended::Cancelled => false,
         };
-        let merged = self.projects.get(name).is_some_and(|at| now.saturating_sub(*at) < MERGED_WITHIN);
+        // A failure behind a success is what the person waits for.
+        let merged =
+            *ended == Ended::Ok && self.projects.get(name).is_some_and(|at| now.saturating_sub(*at) < MERGED_WITHIN);
         if !settings.finished || !long_enough || *watched || merged || !self.told.insert(format!("build {id}")) {
             return None;
         }

@@ -28,6 +28,32 @@ fn problem(cause: &str) -> Happened {
 }
 
 #[test]
+fn a_failure_right_behind_a_success_is_told() {
+    let (mut planner, settings) = (Planner::default(), Settings::default());
+    assert!(planner.happened(s(100), &settings, false, &build("b1", "wine", Ended::Ok, 40)).is_some());
+    assert!(planner.happened(s(120), &settings, false, &build("b2", "wine", Ended::Ok, 31)).is_none());
+    let failed = planner.happened(s(125), &settings, false, &build("b3", "wine", Ended::Failed, 12));
+    assert_eq!(failed.unwrap().title, "wine failed");
+}
+
+#[test]
+fn what_waited_and_was_never_shown_is_told_when_it_comes_again() {
+    let (mut planner, settings) = (Planner::default(), Settings::default());
+    let mut say = |at, quiet, what: Happened| planner.happened(s(at), &settings, quiet, &what);
+    // Solved, or replaced by a newer one, before do-not-disturb ended.
+    for at in 0..4 {
+        assert_eq!(say(at, true, problem("D1")), None);
+        assert_eq!(say(at, true, Happened::Solved { cause: "D1".to_owned() }), None);
+    }
+    assert_eq!(say(10, true, problem("N1")), None);
+    assert_eq!(say(11, true, problem("N2")), None);
+    assert!(say(20, false, problem("D1")).is_some() && say(21, false, problem("N1")).is_some());
+    // Three are the day's: N2, which still waits, and these two. What finds no place today is asked again tomorrow.
+    assert_eq!(say(22, false, join("j1")), None);
+    assert!(say(22 + 86_400, false, join("j1")).is_some());
+}
+
+#[test]
 fn a_week_of_events_gives_exactly_these_banners() {
     let watched = match build("b20", "qt", Ended::Ok, 90) {
         Happened::Build { id, name, ended, took, jobs, remote, failed, first, .. } => {
