@@ -189,7 +189,7 @@ if [ "${1:-}" = --inside ]; then
         everything >/tmp/before
         check "the tray app starts" user potluck-tray --version
         check "the desktop entry is there" grep -q -x 'Exec=potluck-tray %u' /usr/share/applications/potluck.desktop
-        check "invitations open in the app" grep -q -x 'MimeType=x-scheme-handler/pool;x-scheme-handler/potluck;' /usr/share/applications/potluck.desktop
+        check "invitations open in the app" grep -q -x 'MimeType=x-scheme-handler/pool;' /usr/share/applications/potluck.desktop
         for size in 16 48 256; do
             check "there is an icon of $size pixels" [ -s "/usr/share/icons/hicolor/${size}x$size/apps/potluck.png" ]
         done

@@ -10,6 +10,14 @@ pub fn folder() -> Option<PathBuf> {
     Some(config.join("autostart"))
 }
 
+/// Where the program lies after an upgrade under the running one, whose own path the kernel then calls deleted.
+pub fn lasting(program: PathBuf) -> PathBuf {
+    match program.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(path) if !program.exists() => PathBuf::from(path),
+        _ => program,
+    }
+}
+
 /// Makes the entry for `program` in `folder`, or removes it.
 pub fn set(folder: &Path, program: &Path, on: bool) -> std::io::Result<()> {
     let file = folder.join("potluck.desktop");
@@ -30,8 +38,9 @@ pub fn set(folder: &Path, program: &Path, on: bool) -> std::io::Result<()> {
 fn entry(program: &Path) -> String {
     format!(
         "[Desktop Entry]\nType=Application\nName=Potluck\nComment=Lends and borrows processor cores for compiling\n\
-         Exec={} --hidden\nIcon=potluck\nTerminal=false\nX-GNOME-Autostart-Delay=5\n",
-        quoted(&program.to_string_lossy())
+         Exec={} --hidden\nTryExec={}\nIcon=potluck\nTerminal=false\nX-GNOME-Autostart-Delay=5\n",
+        quoted(&program.to_string_lossy()),
+        program.to_string_lossy().replace('\\', "\\\\").replace(char::is_control, "")
     )
 }
 
@@ -63,10 +72,16 @@ mod tests {
         assert!(!folder.exists(), "nothing is made for nothing");
         set(&folder, Path::new("/opt/a b/potluck-tray"), true).unwrap();
         let text = std::fs::read_to_string(folder.join("potluck.desktop")).unwrap();
-        assert!(text.contains("\nExec=\"/opt/a b/potluck-tray\" --hidden\n"), "{text}");
+        assert!(text.contains("\nExec=\"/opt/a b/potluck-tray\" --hidden\nTryExec=/opt/a b/potluck-tray\n"), "{text}");
         set(&folder, Path::new("/opt/a b/potluck-tray"), false).unwrap();
         assert!(!folder.join("potluck.desktop").exists());
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn an_upgraded_program_keeps_its_place() {
+        assert_eq!(lasting("/usr/bin/potluck-tray (deleted)".into()), Path::new("/usr/bin/potluck-tray"));
+        assert_eq!(lasting("/usr/bin/potluck-tray".into()), Path::new("/usr/bin/potluck-tray"));
     }
 
     #[test]

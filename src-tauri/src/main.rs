@@ -146,7 +146,8 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<Seen>) {
         match heard {
             Ok(state) => {
                 if let Seen::Running(snapshot) = &state {
-                    let wish = snapshot.share.settings.start_at_login;
+                    // Whoever never switched sharing on finds nothing new at login (UX 2.4).
+                    let wish = snapshot.share.on && snapshot.share.settings.start_at_login;
                     if !snapshot.this.demo && started_at_login.replace(wish) != Some(wish) {
                         start_at_login(wish);
                     }
@@ -171,6 +172,7 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<Seen>) {
 
 fn start_at_login(on: bool) {
     let (Some(folder), Ok(program)) = (autostart::folder(), std::env::current_exe()) else { return };
+    let program = autostart::lasting(program);
     if let Err(error) = autostart::set(&folder, &program, on) {
         eprintln!("potluck-tray: {}: {error}", folder.display());
     }
