@@ -33,6 +33,8 @@ const PAUSE_HINT_MAX: Duration = Duration::from_secs(60);
 const AGAIN_EVERY: Duration = Duration::from_secs(5);
 /// Addresses of one member and kind: those of its statement, of earlier links, or of all its announcements.
 const ADDRESSES_MAX: usize = 32;
+/// Addresses of a typed name that are tried, one after the other.
+const RESOLVED_MAX: usize = 8;
 
 enum Order {
     Typed(String),
@@ -324,17 +326,18 @@ impl Shared {
     }
 
     async fn dial(&self, address: &str, expected: Option<NodeId>) -> Option<Link> {
-        let Some(addr) = tokio::net::lookup_host(address).await.ok().and_then(|mut all| all.next()) else {
+        let found: Vec<_> = tokio::net::lookup_host(address).await.into_iter().flatten().take(RESOLVED_MAX).collect();
+        if found.is_empty() {
             crate::log::debug(|| format!("{address} does not resolve"));
-            return None;
-        };
-        match link::dial(&self.membership, addr, expected).await {
-            Ok(link) => Some(link),
-            Err(error) => {
-                crate::log::debug(|| format!("{error}"));
-                None
+        }
+        // A name may have an IPv6 address where only IPv4 leads there, or the other way round.
+        for addr in found {
+            match link::dial(&self.membership, addr, expected).await {
+                Ok(link) => return Some(link),
+                Err(error) => crate::log::debug(|| format!("{error}")),
             }
         }
+        None
     }
 
     /// Gives the link to the node and waits for its end.

@@ -1,5 +1,5 @@
-//! What submitters keep on this PC, for people: bytes of each one's files, and the names of its compilers. Nothing is
-//! decided by it; a mirror's own quota is its guest's business.
+//! What submitters keep on this PC: bytes of each one's files, and the names of its compilers. A mirror's own quota is
+//! its guest's business; here is decided who is forgotten when all together are too much.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -13,6 +13,9 @@ use potluck_wire::pool::ToolchainOffer;
 const NAMES_MAX: usize = 32;
 /// Characters of a name that are shown.
 const NAME_CHARS_MAX: usize = 64;
+
+/// Whoever had a job here within this time is not forgotten: that could be in the middle of a build.
+const USED_LATELY_MS: u64 = 10 * 60_000;
 
 /// What one submitter keeps here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,20 @@ impl Received {
     }
 }
 
+/// Who is forgotten so that the rest has at most `bytes_max`: the least recently used first (UX 2.7), and nobody who was
+/// here lately.
+pub fn surplus(mut kept: Vec<Kept>, bytes_max: u64, now_ms: u64) -> Vec<NodeId> {
+    let mut sum: u64 = kept.iter().map(|k| k.bytes).sum();
+    kept.sort_by_key(|k| k.used_ms);
+    let old = kept.into_iter().filter(|k| k.used_ms.unwrap_or(0) + USED_LATELY_MS < now_ms);
+    old.map_while(|k| {
+        let too_much = sum > bytes_max;
+        sum -= k.bytes;
+        too_much.then_some(k.submitter)
+    })
+    .collect()
+}
+
 /// Looks through the folder of all mirrors: who, how many bytes, last change. Reads every directory: not for the loop.
 pub fn look(mirrors: &Path) -> Vec<(NodeId, u64, Option<u64>)> {
     let mut all = Vec::new();
@@ -130,5 +147,18 @@ mod tests {
         let all = received.all(|_| Some(2000));
         assert_eq!((all[0].bytes, all[0].toolchains.clone()), (2000, vec!["gcc[2J 12".to_owned()]));
         assert!(received.forget(node) && received.all(|_| None).is_empty());
+    }
+
+    #[test]
+    fn the_least_recently_used_are_forgotten_and_nobody_who_builds() {
+        let kept = |n: u8, bytes, used_ms| Kept { submitter: NodeId([n; 32]), bytes, toolchains: Vec::new(), used_ms };
+        let now = 100 * 60_000;
+        let all = || vec![kept(1, 4, Some(50 * 60_000)), kept(2, 4, Some(20 * 60_000)), kept(3, 4, Some(95 * 60_000))];
+        assert_eq!(surplus(all(), 12, now), []);
+        assert_eq!(surplus(all(), 11, now), [NodeId([2; 32])]);
+        assert_eq!(surplus(all(), 8, now), [NodeId([2; 32])]);
+        assert_eq!(surplus(all(), 7, now), [NodeId([2; 32]), NodeId([1; 32])]);
+        assert_eq!(surplus(all(), 1, now).len(), 2);
+        assert_eq!(surplus(vec![kept(1, 9, None)], 8, now), [NodeId([1; 32])]);
     }
 }

@@ -246,6 +246,12 @@ fn a_server_where_nothing_tells_who_is_there_counts_as_in_use_and_says_what_to_d
     assert!(doctor.contains("warn  presence") && doctor.contains(&format!("fix: {fix}")), "{doctor}");
     let again = home.says(&["share", "on"]);
     assert!(again.contains(&format!("hint: {fix}")), "{said:?} {again}");
+    // A full disk is a problem of its own, though it is not why nothing is shared now.
+    let disk = rustix::fs::statvfs(&home.dir).unwrap();
+    let more = ((disk.f_bavail * disk.f_frsize) >> 20) + 10_240;
+    home.says(&["config", "set", "share.keep_free_disk", &format!("{more}MiB")]);
+    until("the disk is a problem", || (home.problem("D1").is_some() && home.code() == "in_use").then_some(()));
+    home.says(&["config", "set", "share.keep_free_disk", "1MiB"]);
     // And that is all it takes.
     home.says(&["config", "set", "share.preset", "dedicated"]);
     until("slots", || (home.slots() > 0).then_some(()));

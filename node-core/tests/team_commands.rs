@@ -18,13 +18,23 @@ struct Node {
 impl Node {
     fn start(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = program(&dir);
+        let (child, address) = Self::run_node(&dir, name);
+        Self { child, dir, address }
+    }
+
+    fn run_node(dir: &tempfile::TempDir, name: &str) -> (Child, String) {
+        let mut command = program(dir);
         command.args(["node", "--listen", "127.0.0.1:0", "--name", name]).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
-        Self { child, dir, address }
+        (child, line.trim().rsplit(' ').next().unwrap().to_owned())
+    }
+
+    fn restart(&mut self, name: &str) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.address) = Self::run_node(&self.dir, name);
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -76,7 +86,7 @@ fn words(check: &Value) -> Vec<String> {
 
 #[test]
 fn a_pc_asks_is_compared_let_in_and_taken_out_and_both_sides_show_it() {
-    let (keeper, joiner) = (Node::start("keeper"), Node::start("joiner"));
+    let (keeper, mut joiner) = (Node::start("keeper"), Node::start("joiner"));
     keeper.team(&["create", "Kernel lab"]);
     let mut asking = program(&joiner.dir);
     let asking = asking.args(["team", "ask", &keeper.address]).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -100,6 +110,12 @@ fn a_pc_asks_is_compared_let_in_and_taken_out_and_both_sides_show_it() {
     joiner.team(&["rename", "tower"]);
     let named = |list: &Value| list["members"].as_array().unwrap().iter().any(|m| m["name"] == "tower");
     keeper.until(&["team", "list"], "renamed", named);
+    // The name outlives a start, here and in what the other side shows.
+    let shown = |status: &Value| status["peers"].as_array().unwrap().iter().any(|peer| peer["name"] == "tower");
+    joiner.restart("joiner");
+    joiner.until(&["status"], "called tower", |status| status["node"]["name"] == "tower");
+    keeper.until(&["status"], "tower for the other side", |status| connected(status) && shown(status));
+    joiner.until(&["status"], "connected again", connected);
     let removed = Instant::now();
     keeper.team(&["remove", "tower"]);
     joiner.until(&["status"], "told", |status| {

@@ -322,7 +322,7 @@ impl Policy {
                 facts.unchecked || if self.settings.has_gate() { self.gated } else { self.level == 0 },
             ),
             (HeldReason::Memory, facts.memory.is_some_and(|memory| self.is_short(memory))),
-            (HeldReason::Disk, facts.disk.is_some_and(|disk| disk.free < self.settings.keep_free_disk(disk.total))),
+            (HeldReason::Disk, self.settings.is_full(facts.disk)),
             (HeldReason::OwnBuild, facts.own_build),
         ];
         // Presence has its own delay, and a shut gate opens after one of its own.

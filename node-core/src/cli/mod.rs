@@ -351,21 +351,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Toolchain { command } => tools::run(command)?,
         Command::Team { command } => team::run(command)?,
         Command::Peers { command: Peers::Add { address } } => {
-            let usage = |text: String| Failure { exit: 2, text };
-            match address.rsplit_once(':') {
-                None => return Err(usage(format!("{address}: a port is missing, such as {address}:10555"))),
-                Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
-                    return Err(usage(format!("{address}: an IPv6 address goes in brackets, such as [fe80::1]:10555")));
-                }
-                Some((host, port))
-                    if host.is_empty() || port.parse::<u16>().is_ok_and(|p| p == 0) || port.parse::<u16>().is_err() =>
-                {
-                    return Err(usage(format!(
-                        "{address}: host name and port number are expected, such as 192.0.2.17:10555"
-                    )));
-                }
-                Some(_) => {}
-            }
+            let address =
+                crate::membership::invite::typed_address(&address).map_err(|text| Failure { exit: 2, text })?;
             call(&json!({"call": "peers_add", "address": address}))?;
             println!("{address} is tried from now on; potluck peers list shows whether it answers");
         }

@@ -1,7 +1,7 @@
 //! What is known of compilers: which driver a command means, its packed toolchain, its search lists. Finding out runs
 //! compilers, so it happens on other threads; whoever asked meanwhile goes on when the answer is there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,12 +113,19 @@ impl State {
         }
     }
 
-    /// Every toolchain that was tried, with its failure.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = (&Path, &str)> {
-        self.tools.iter().filter_map(|(key, slot)| match slot {
+    /// Every compiler that could not be packed, once, however many environments it was asked for in.
+    pub(crate) fn failures(&self) -> BTreeMap<&Path, &str> {
+        let failed = self.tools.iter().filter_map(|(key, slot)| match slot {
             Slot::Failed(why) => Some((key.0.as_path(), why.as_str())),
             _ => None,
-        })
+        });
+        failed.collect()
+    }
+
+    /// Compilers that are being packed.
+    pub(crate) fn being_packed(&self) -> BTreeSet<&Path> {
+        let packing = self.tools.iter().filter(|(_, slot)| matches!(slot, Slot::Pending(_)));
+        packing.map(|(key, _)| key.0.as_path()).collect()
     }
 
     /// A proof needed this path.

@@ -51,7 +51,7 @@ use crate::transport::link::Link;
 use crate::tree::Tree;
 
 /// The longest time between two looks at what makes no event.
-const IDLE: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(5);
 
 /// How a node was started.
 #[derive(Clone, Debug)]
@@ -369,6 +369,7 @@ impl Core {
             self.tell_sharing();
             self.tell_pulse();
             self.note_problems();
+            self.guests.make_room(Self::clock_us() / 1000);
             self.watch_links();
             self.builds_tick();
             if asked {

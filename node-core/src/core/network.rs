@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::Core;
 use crate::discovery::{News, Sight};
+use crate::membership::invite;
 use crate::net::OwnAddress;
 use crate::remembered::Remembered;
 
@@ -148,6 +149,7 @@ impl Core {
     /// The team changed: what is news goes to everybody, and whoever is out is forgotten. Links of those who are out
     /// end by themselves.
     pub(super) fn team_changed(&mut self) {
+        self.take_own_name();
         let statements: Vec<Vec<u8>> =
             self.membership.all().into_iter().filter(|raw| self.network.told.insert(Digest::of(raw))).collect();
         if !statements.is_empty() {
@@ -176,6 +178,14 @@ impl Core {
         let is_keeper = view.members.get(&own).is_some_and(|m| m.role == potluck_model::team::Role::Keeper);
         if !is_keeper {
             self.membership.door().clear();
+        }
+    }
+
+    /// In a team a PC is called what the team's list says, whatever it was started as: a new name outlives a start.
+    pub(super) fn take_own_name(&mut self) {
+        let view = self.membership.view();
+        if let Some(member) = view.members.get(&self.membership.identity().id()).filter(|m| !m.name.is_empty()) {
+            self.settings.name.clone_from(&member.name);
         }
     }
 
@@ -210,7 +220,11 @@ impl Core {
     }
 
     /// Tries an address from now on.
-    pub(super) fn peers_add(&mut self, address: String) -> Value {
+    pub(super) fn peers_add(&mut self, address: &str) -> Value {
+        let address = match invite::typed_address(address) {
+            Ok(address) => address,
+            Err(why) => return json!({"error": why}),
+        };
         if !self.addresses.contains(&address) {
             if self.addresses.len() >= potluck_model::limits::TYPED_ADDRESSES_MAX {
                 return json!({"error": "too many addresses are kept already\nhint: potluck peers remove ADDR:PORT"});
@@ -226,6 +240,7 @@ impl Core {
 
     /// Does not try it any more, whether it was typed or remembered.
     pub(super) fn peers_remove(&mut self, address: String) -> Value {
+        let address = invite::typed_address(&address).unwrap_or(address);
         let typed = self.addresses.iter().position(|a| *a == address).map(|at| self.addresses.remove(at)).is_some();
         if typed && let Err(error) = self.store_typed() {
             return json!({"error": error});

@@ -54,7 +54,7 @@ impl Core {
             let detail = "Those of the team are tried again by themselves.".to_owned();
             add("N1", String::new(), detail, view("settings/team"));
         }
-        if self.sharing.code() == "disk" {
+        if self.sharing.shared.disk_is_full {
             let detail =
                 "Nothing is shared until there is room on the disk again. What others keep here can be deleted.";
             add("D1", String::new(), detail.to_owned(), view("toolchains"));

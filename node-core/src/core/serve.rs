@@ -13,6 +13,9 @@ use super::{Core, Event};
 use crate::guest::{Command, Events, Guest, GuestEvent, GuestSettings, Outlet};
 use crate::received::{Kept, Received};
 
+/// Between two looks at how much all submitters keep here together.
+const ROOM_EVERY_MS: u64 = 60_000;
+
 /// Everybody who was here since the start.
 pub(crate) struct Guests {
     settings: GuestSettings,
@@ -25,6 +28,8 @@ pub(crate) struct Guests {
     /// Slots in use, by the number that the worker's state machine gave. Never by the submitter's: after a new start it
     /// counts from 1 again, and the end of an old run would be taken for that of a new one.
     runs: HashMap<u64, NodeId>,
+    /// When the sum of what is kept is looked at next, milliseconds since 1970.
+    room_due_ms: u64,
 }
 
 impl Guests {
@@ -39,6 +44,7 @@ impl Guests {
             held: HashMap::new(),
             received: Received::default(),
             runs: HashMap::new(),
+            room_due_ms: 0,
         }
     }
 
@@ -79,6 +85,18 @@ impl Guests {
             self.guest(peer).tell(Command::Forget);
         }
         is_known
+    }
+
+    /// Where all together keep more than the quota, the least recently used are forgotten.
+    pub(super) fn make_room(&mut self, now_ms: u64) {
+        if now_ms < self.room_due_ms && self.room_due_ms - now_ms <= ROOM_EVERY_MS {
+            return;
+        }
+        self.room_due_ms = now_ms + ROOM_EVERY_MS;
+        for peer in crate::received::surplus(self.kept(), self.settings.quota_bytes, now_ms) {
+            crate::log::info(&format!("what {} kept here makes room for others", peer.short()));
+            self.forget(peer);
+        }
     }
 
     /// What submitters keep here: bytes of each.

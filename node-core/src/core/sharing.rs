@@ -81,6 +81,11 @@ impl Sharing {
         }
     }
 
+    /// Senses this PC now, not at the next turn.
+    pub(super) fn look(&self) {
+        self.handle.live.look();
+    }
+
     /// Memory was short again and again lately (UX 2.9, M1).
     pub(super) fn is_short_of_memory(&self) -> bool {
         self.short_of_memory.len() >= SHORT_TIMES && self.short_of_memory[0].elapsed() < SHORT_WITHIN

@@ -5,6 +5,7 @@ use potluck_api::view::{
     CacheView, KeyPlace, NearbyTeam, ReceivedView, Snapshot, SyncState, SyncView, ThisPc, ToolchainView,
 };
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use potluck_model::ids::{Digest, NodeId, ToolchainId};
@@ -26,6 +27,8 @@ impl Core {
             let json = json!({"error": error}).to_string();
             let _ = replies.send(potluck_wire::ipc::Reply::Api { json, last: true });
         }
+        // Who is here was last looked at some seconds ago.
+        self.sharing.look();
     }
 
     /// At the end of each batch; nothing happens where nobody watches.
@@ -107,17 +110,19 @@ impl Core {
                 machines: self.sync_views(id),
             })
             .collect();
-        all.extend(self.compilers.failures().map(|(path, why)| ToolchainView {
+        let without_id = |path: &Path, error: Option<String>| ToolchainView {
             id: String::new(),
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             path: path.display().to_string(),
             target: String::new(),
             files: 0,
             bytes: 0,
-            packing: false,
-            error: Some(why.to_owned()),
+            packing: error.is_none(),
+            error,
             machines: Vec::new(),
-        }));
+        };
+        all.extend(self.compilers.being_packed().into_iter().map(|path| without_id(path, None)));
+        all.extend(self.compilers.failures().into_iter().map(|(path, why)| without_id(path, Some(why.to_owned()))));
         all.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.id.cmp(&b.id)));
         all
     }

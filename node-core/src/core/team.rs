@@ -31,8 +31,6 @@ use crate::transport::{self, JoinError, Way};
 const RECENT_MAX: usize = 20;
 /// Members whose last connection is remembered; a team has fewer.
 const SEEN_MAX: usize = 1024;
-/// Port of an address that has none.
-const PORT: u16 = 10555;
 /// Toolchains whose way to the others is remembered: a PC has a handful.
 const SENT_MAX: usize = 64;
 /// Addresses of a team nearby that are asked.
@@ -164,9 +162,7 @@ impl Core {
             Call::TeamDecline { id } => self.answer_asking(id, false),
             Call::TeamRename { name } => {
                 let result = self.membership.rename(name, &self.own_addresses());
-                if result.is_ok() {
-                    self.settings.name.clone_from(name);
-                }
+                self.take_own_name();
                 self.said(result)
             }
             Call::TeamRemove { node } => match node.parse::<NodeId>() {
@@ -240,7 +236,9 @@ impl Core {
                     String::new(),
                 ),
             },
-            Call::TeamAskAddress { address } => (ask_address(address).map(|via| Way::Ask(vec![via])), String::new()),
+            Call::TeamAskAddress { address } => {
+                (invite::typed_address(address).map(|via| Way::Ask(vec![via])), String::new())
+            }
             _ => return Some(call),
         };
         match way {
@@ -562,32 +560,9 @@ fn shown(check: &[CheckWord]) -> String {
     format!(" Both screens showed {}.", pictures.join(", "))
 }
 
-/// An address as a person types it: the port may be missing.
-fn ask_address(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let with_port = match text.parse::<std::net::Ipv6Addr>() {
-        Ok(v6) => format!("[{v6}]:{PORT}"),
-        Err(_) if !text.contains(':') || text.ends_with(']') => format!("{text}:{PORT}"),
-        Err(_) => text.to_owned(),
-    };
-    invite::address(&with_port).map_err(|_| {
-        let shown: String = text.chars().take(64).collect();
-        format!("{shown:?} is no address\nhint: a host name or address, such as 192.0.2.7 or build-pc:{PORT}")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_may_lack_its_port() {
-        assert_eq!(ask_address(" pc ").as_deref(), Ok("pc:10555"));
-        assert_eq!(ask_address("pc:7").as_deref(), Ok("pc:7"));
-        assert_eq!(ask_address("fe80::1").as_deref(), Ok("[fe80::1]:10555"));
-        assert_eq!(ask_address("[fe80::1]").as_deref(), Ok("[fe80::1]:10555"));
-        assert!(ask_address("no pc").is_err() && ask_address("pc:0").is_err() && ask_address("").is_err());
-    }
 
     #[test]
     fn every_role_is_read_as_it_is_shown() {

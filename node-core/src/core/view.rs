@@ -130,7 +130,7 @@ impl Core {
                 self.dismiss(&id);
                 json!({"ok": true})
             }
-            Call::PeersAdd { address } => self.peers_add(address),
+            Call::PeersAdd { address } => self.peers_add(&address),
             Call::PeersRemove { address } => self.peers_remove(address),
             Call::TeamCreate { name } => {
                 match self.membership.create(&name, &self.settings.name, &self.own_addresses()) {
@@ -376,7 +376,7 @@ impl Core {
             })
             .collect();
         let failed: Vec<Value> =
-            self.compilers.failures().map(|(path, why)| json!({"driver": path, "error": why})).collect();
+            self.compilers.failures().into_iter().map(|(path, why)| json!({"driver": path, "error": why})).collect();
         json!({"toolchains": own, "failed": failed, "packing": self.compilers.is_packing(), "progress": self.compilers.progress})
     }
 

@@ -144,7 +144,7 @@ impl World {
             }
             Call::TeamList => Ok(self.team_list()),
             Call::PeersAdd { address } => {
-                let address = crate::membership::invite::address(&address).map_err(|e| e.to_string())?;
+                let address = crate::membership::invite::typed_address(&address)?;
                 if self.addresses.len() >= LIST_MAX {
                     return Err(format!("{LIST_MAX} addresses are the most\nhint: remove one first"));
                 }
@@ -154,6 +154,7 @@ impl World {
                 done()
             }
             Call::PeersRemove { address } => {
+                let address = crate::membership::invite::typed_address(&address).unwrap_or(address);
                 let before = self.addresses.len();
                 self.addresses.retain(|a| *a != address);
                 if self.addresses.len() < before { done() } else { Err("this address is not in the list".into()) }

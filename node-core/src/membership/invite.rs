@@ -9,6 +9,8 @@ use potluck_model::team::ADDRESS_BYTES_MAX;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::net::PORT_DEFAULT;
+
 /// Longest link that is read.
 pub const LINK_BYTES_MAX: usize = 4096;
 /// Addresses in one link.
@@ -205,4 +207,36 @@ pub fn address(text: &str) -> Result<String, BadLink> {
     };
     let is_plain = text.bytes().all(|b| b.is_ascii_graphic());
     if is_port && is_host && is_plain && text.len() <= ADDRESS_BYTES_MAX { Ok(text.to_owned()) } else { Err(bad()) }
+}
+
+/// An address as a person types it: the port may be missing. The error is a sentence for them.
+pub fn typed_address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let is_v6 = text.split('%').next().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+    let with_port = match is_v6 {
+        true => format!("[{text}]:{PORT_DEFAULT}"),
+        false if !text.contains(':') || text.ends_with(']') => format!("{text}:{PORT_DEFAULT}"),
+        false => text.to_owned(),
+    };
+    address(&with_port).map_err(|_| {
+        let shown: String = text.chars().take(64).collect();
+        format!("{shown:?} is no address\nhint: a host name or address, such as 192.0.2.7 or build-pc:{PORT_DEFAULT}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_lack_its_port() {
+        assert_eq!(typed_address(" pc ").as_deref(), Ok("pc:10555"));
+        assert_eq!(typed_address("pc:7").as_deref(), Ok("pc:7"));
+        assert_eq!(typed_address("fe80::1").as_deref(), Ok("[fe80::1]:10555"));
+        assert_eq!(typed_address("fe80::1%eth0").as_deref(), Ok("[fe80::1%eth0]:10555"));
+        assert_eq!(typed_address("[fe80::1]").as_deref(), Ok("[fe80::1]:10555"));
+        for wrong in ["no pc", "pc:0", "", "pc:", "[fe80::1", "a/b"] {
+            assert!(typed_address(wrong).is_err(), "{wrong}");
+        }
+    }
 }

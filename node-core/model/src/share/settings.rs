@@ -161,6 +161,11 @@ impl Settings {
         }
     }
 
+    /// Whether less of the disk is free than is to be kept; one that is not known is not.
+    pub fn is_full(&self, disk: Option<Disk>) -> bool {
+        disk.is_some_and(|disk| disk.free < self.keep_free_disk(disk.total))
+    }
+
     /// Time until the hours allow it; zero: now; None: never.
     pub fn opens_in(&self, wall: Wall) -> Option<Duration> {
         opens_in(&self.hours, wall)
