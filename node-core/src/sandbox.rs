@@ -216,7 +216,33 @@ pub fn self_test() -> Result<String, String> {
     if output.status.success() {
         return Ok(text);
     }
-    let why = String::from_utf8_lossy(&output.stderr);
-    let why = why.lines().last().or_else(|| text.lines().last()).unwrap_or("it ended without a word").to_owned();
-    Err(why)
+    Err(why_failed(&text, &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// What a person can act on: which parts failed and why. A runner that did not get so far says it its own way.
+fn why_failed(checks: &str, complaint: &str) -> String {
+    let failed: Vec<&str> = checks.lines().filter_map(|line| line.strip_prefix("FAIL ")).collect();
+    match failed[..] {
+        [] => complaint.lines().last().unwrap_or("the self-test ended without a word").to_owned(),
+        [only] => only.to_owned(),
+        [first, ..] => format!("{first} (and {} more)", failed.len() - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::why_failed;
+
+    #[test]
+    fn the_reason_is_the_part_that_failed() {
+        let checks = "ok   users\nFAIL network: a socket could be opened\nok   files\n";
+        assert_eq!(
+            why_failed(checks, "potluck-runner: the sandbox does not hold"),
+            "network: a socket could be opened"
+        );
+        let more = format!("{checks}FAIL time: the clock could be set\n");
+        assert_eq!(why_failed(&more, "no"), "network: a socket could be opened (and 1 more)");
+        assert_eq!(why_failed("", "one\npotluck-runner: no namespaces\n"), "potluck-runner: no namespaces");
+        assert_eq!(why_failed("ok   users\n", ""), "the self-test ended without a word");
+    }
 }

@@ -27,7 +27,7 @@ use crate::presence::logind::Logind;
 use crate::presence::power::Power;
 use crate::presence::{self, Sensor, boot_time};
 use crate::settings::{Settings, Values};
-pub use convert::model_settings;
+pub use convert::{checked, model_settings};
 
 /// Between two looks while jobs of others run and nobody is here: half of it is the median of what a stop waits for. A
 /// look costs 0.7 ms of CPU (measured with Xvfb), so this is 2.3 % of one core.
@@ -470,7 +470,7 @@ impl Thread {
                 Ok(())
             }
             Call::ShareSettings { settings } => {
-                values.share = convert::checked(settings)?;
+                values.share = checked(settings)?;
                 self.settings.change(values)?;
                 self.policy.set(model_settings(&self.settings.values.share));
                 Ok(())

@@ -2,7 +2,7 @@
 //! these show the same states.
 
 use potluck_api::call::Pause;
-use potluck_api::view::{Battery, Cores, HeldReason, Helped, Preset, ShareSettings, ShareState, ShareView};
+use potluck_api::view::{Battery, HeldReason, Helped, ShareSettings, ShareState, ShareView};
 use potluck_api::words::share as words;
 
 use super::random::Random;
@@ -76,11 +76,9 @@ impl Sharing {
         (self.lent_ms, self.lent_to) = (0, Vec::new());
     }
 
-    fn count(&self, cores: Cores) -> u32 {
-        match cores {
-            Cores::AllBut(n) => self.cores.saturating_sub(n).max(1),
-            Cores::Count(n) => n.min(self.cores),
-        }
+    /// What the settings give, by the rules of a real node.
+    fn rules(&self) -> potluck_model::share::Settings {
+        crate::sharing::model_settings(&self.settings)
     }
 
     fn away(&self, now: u64) -> bool {
@@ -105,7 +103,8 @@ impl Sharing {
     /// Slots now, or why there are none. What the person did comes before what the machine does.
     fn slots(&self, now: u64, own_build: bool) -> Result<u32, HeldReason> {
         let away = self.away(now);
-        let slots = self.count(if away { self.settings.cores_away } else { self.settings.cores_in_use });
+        let rules = self.rules();
+        let slots = if away { rules.away(self.cores) } else { rules.in_use(self.cores) };
         let held = self.held.filter(|h| *h != HeldReason::Battery || self.settings.battery != Battery::Always);
         match (away, held) {
             (false, _) if slots == 0 => Err(HeldReason::InUse),
@@ -173,26 +172,9 @@ impl Sharing {
         (self.pause, self.finishing) = (None, false);
     }
 
-    /// New settings hold at once; a preset fixes what it names.
-    pub(super) fn set(&mut self, mut new: ShareSettings) -> Result<(), String> {
-        if !(60..=3600).contains(&new.away_after_s) {
-            return Err("away means 1 to 60 minutes without input\nhint: choose a time between them".into());
-        }
-        if !(10..=80).contains(&new.load_gate_percent) {
-            return Err("the limit of other programs' load is 10 to 80 per cent".into());
-        }
-        if new.hours.len() > 32 {
-            return Err("more hours than a week has uses for; 32 entries are the most".into());
-        }
-        match new.preset {
-            Preset::Away => (new.cores_away, new.cores_in_use) = (Cores::AllBut(1), Cores::Count(0)),
-            Preset::ALittle => {
-                (new.cores_away, new.cores_in_use) = (Cores::AllBut(1), Cores::Count((self.cores / 4).max(1)));
-            }
-            Preset::Dedicated => (new.cores_away, new.cores_in_use) = (Cores::AllBut(0), Cores::AllBut(0)),
-            Preset::Custom => {}
-        }
-        self.settings = new;
+    /// New settings hold at once, within the ranges of a real node.
+    pub(super) fn set(&mut self, new: ShareSettings) -> Result<(), String> {
+        self.settings = crate::sharing::checked(new)?;
         Ok(())
     }
 
@@ -231,7 +213,7 @@ impl Sharing {
                 Ok(slots) => ShareState::Ready { slots },
             },
         };
-        let slots_max = self.count(self.settings.cores_away);
+        let slots_max = self.rules().most(self.cores);
         let (settings, cores) = (&self.settings, self.cores);
         let ahead_s = |_: u64| zone_s as i32;
         let clock = words::Clock { now_ms: origin_ms + now, ahead_s: &ahead_s };

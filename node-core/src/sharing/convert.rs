@@ -44,7 +44,7 @@ pub fn model_settings(settings: &ShareSettings) -> Settings {
 }
 
 /// Settings that somebody sends, within their ranges; otherwise a sentence.
-pub(super) fn checked(settings: ShareSettings) -> Result<ShareSettings, String> {
+pub fn checked(settings: ShareSettings) -> Result<ShareSettings, String> {
     let wrong = if !(60..=3600).contains(&settings.away_after_s) {
         "away after: 1 to 60 minutes are possible"
     } else if !(10..=80).contains(&settings.load_gate_percent) {
