@@ -32,7 +32,13 @@ impl Default for Values {
         Self {
             enabled: false,
             share: ShareSettings::default(),
-            notify: NotifySettings { finished: true, finished_after_s: 30, joins: true, problems: true },
+            notify: NotifySettings {
+                finished: true,
+                finished_after_s: 30,
+                fell_back: true,
+                joins: true,
+                problems: true,
+            },
             role: None,
         }
     }
@@ -361,7 +367,8 @@ finished_after = "60s"   # long ones only
             hours: vec![Hours { days: 0x60, from_min: 0, to_min: 1440 }, Hours { days: 0x15, from_min: 61, to_min: 2 }],
             start_at_login: false,
         };
-        values.notify = NotifySettings { finished: false, finished_after_s: 5, joins: false, problems: false };
+        values.notify =
+            NotifySettings { finished: false, finished_after_s: 5, fell_back: false, joins: false, problems: false };
         settings.change(values.clone()).unwrap();
         let again = files.read();
         assert_eq!(again.warnings, Vec::<String>::new(), "{}", files.user());

@@ -1,8 +1,11 @@
 //! Notifications on a real D-Bus, shown by a service that keeps what it is told and clicks the button.
 #![allow(missing_docs, reason = "the interface's macro makes public methods")]
 
+mod programs;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -10,6 +13,7 @@ use std::time::Duration;
 
 use potluck_model::notify::{Ended, Happened, Settings};
 use potluck_node::notify::Notifier;
+use programs::{NODE, until, wrapper};
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::OwnedValue;
 
@@ -100,6 +104,7 @@ fn build(id: &str, name: &str) -> Happened {
         remote: 1684,
         failed: 1,
         first: Some("a<b>&c.cpp".to_owned()),
+        fell_back: None,
         watched: false,
     }
 }
@@ -167,6 +172,49 @@ fn a_banner_says_what_was_decided_waits_for_the_end_of_quiet_and_its_button_open
     tell(203, Happened::Solved { cause: "S1".to_owned() });
     assert_eq!(closed.recv_timeout(SOON).unwrap(), 2);
     assert!(banners.try_recv().is_err());
+    while_somebody_looks_at_the_window_a_build_is_told_by_none(&banners);
     drop(bus.stdin.take());
     bus.wait().unwrap();
+}
+
+/// A real node on the same bus, and real builds.
+fn while_somebody_looks_at_the_window_a_build_is_told_by_none(banners: &mpsc::Receiver<Shown>) {
+    let dir = tempfile::tempdir().unwrap();
+    let program = |path: &Path| {
+        let mut command = Command::new(path);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir.path()).env("XDG_RUNTIME_DIR", dir.path());
+        command.env("DBUS_SESSION_BUS_ADDRESS", std::env::var_os("DBUS_SESSION_BUS_ADDRESS").unwrap());
+        command.current_dir(dir.path());
+        command
+    };
+    let mut node = program(Path::new(NODE));
+    node.args(["node", "--listen", "127.0.0.1:0", "--no-discovery"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut node = node.spawn().unwrap();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let run = |args: &[&str]| {
+        let ran = program(wrapper()).args(args).output().unwrap();
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    run(&["config", "set", "notify.finished_after", "0s"]);
+    std::fs::write(dir.path().join("a.c"), "int a;\n").unwrap();
+    let socket = until("the node's socket", || {
+        let places = ["potluck/node.sock", "node.sock"].map(|name| dir.path().join(name));
+        places.into_iter().find(|path| path.exists())
+    });
+    let call = |json: &str| potluck_node::client::call(&socket, json).unwrap();
+    until("the setting", || call(r#"{"call":"snapshot"}"#).contains(r#""finished_after_s":0"#).then_some(()));
+    let focus = |on: bool| assert_eq!(call(&format!(r#"{{"call":"focus","on":{on}}}"#)), r#"{"ok":true}"#);
+    let build = |name: &str| {
+        let twice = "for n in 1 2; do \"$0\" gcc -c a.c -o $n.o || exit 1; done";
+        run(&["run", "--name", name, "--", "sh", "-c", twice, wrapper().to_str().unwrap()]);
+    };
+    focus(true);
+    build("seen");
+    focus(false);
+    build("unseen");
+    let told = banners.recv_timeout(SOON).unwrap();
+    assert_eq!((told.title.as_str(), told.actions[1].as_str()), ("unseen finished", "Show report"));
+    node.kill().unwrap();
+    node.wait().unwrap();
+    assert!(banners.try_recv().is_err());
 }

@@ -44,7 +44,10 @@ pub fn open(app: &AppHandle, view: Option<&str>) {
             let app = app.clone();
             window.on_window_event(move |event| {
                 if matches!(event, WindowEvent::Destroyed) {
-                    app.state::<Arc<Node>>().end_streams();
+                    let node = Arc::clone(&app.state::<Arc<Node>>());
+                    node.end_streams();
+                    // Whether the page still came to say so is not known.
+                    std::thread::spawn(move || node.call(r#"{"call":"focus","on":false}"#));
                     end_network_process_later(&app);
                 }
             });

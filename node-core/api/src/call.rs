@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::view::{NotifySettings, ShareSettings, UserRole};
 
+/// Seconds between two [`Call::Focus`] of a window that is looked at.
+pub const FOCUS_EVERY_S: u64 = 20;
+
 /// How long a pause lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
@@ -61,6 +64,12 @@ pub enum Call {
     NotifySettings {
         /// New settings.
         settings: NotifySettings,
+    },
+    /// Somebody looks at this window now, or not any more: a build that ends meanwhile needs no notification. To be said
+    /// again every [`FOCUS_EVERY_S`] while it holds. Ok.
+    Focus {
+        /// They do.
+        on: bool,
     },
     /// A row of `recent` was seen or a hint closed. Ok.
     Dismiss {

@@ -681,6 +681,8 @@ views! {
         pub finished: bool,
         /// From this duration on, seconds.
         pub finished_after_s: u32,
+        /// A build ran mostly here, and something can be done about it.
+        pub fell_back: bool,
         /// Somebody wants to join.
         pub joins: bool,
         /// Something needs the person.

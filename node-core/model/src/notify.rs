@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use crate::reason::Reason;
+
 /// A failed build is told from this duration on: before that the person still looks at the terminal (UX 2.5).
 pub const FAILED_AFTER: Duration = Duration::from_secs(10);
 /// Another build of the same project within this is not told again (UX 2.5).
@@ -14,6 +16,9 @@ pub const OTHERS_A_DAY_MAX: usize = 3;
 pub const PROBLEM_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Projects and problems that are remembered: more than a person can have in a week.
 const REMEMBERED_MAX: usize = 1000;
+/// A build that ran mostly here is worth a word from this duration on: a short one is not slow (UX 2.5 has the same for
+/// those that finished).
+const FELL_BACK_AFTER: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the person chose.
@@ -23,6 +28,8 @@ pub struct Settings {
     pub finished: bool,
     /// From this duration on.
     pub finished_after: Duration,
+    /// A build ran mostly here, and something can be done about it.
+    pub fell_back: bool,
     /// Somebody wants to join.
     pub joins: bool,
     /// Something needs the person.
@@ -31,7 +38,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { finished: true, finished_after: Duration::from_secs(30), joins: true, problems: true }
+        Self { finished: true, finished_after: Duration::from_secs(30), fell_back: true, joins: true, problems: true }
     }
 }
 
@@ -67,6 +74,8 @@ pub enum Happened {
         failed: u32,
         /// Source of the first of them.
         first: Option<String>,
+        /// Why most of what could have travelled ran here, if something can be done about it.
+        fell_back: Option<Reason>,
         /// The person looks at Potluck's window.
         watched: bool,
     },
@@ -136,6 +145,8 @@ pub struct Planner {
     projects: HashMap<String, Duration>,
     told: HashSet<String>,
     problems: HashMap<String, Duration>,
+    /// When a reason for falling back was told last, by its code.
+    fell_back: HashMap<&'static str, Duration>,
     others: VecDeque<Duration>,
     queued: Vec<Banner>,
 }
@@ -217,7 +228,27 @@ impl Planner {
     }
 
     fn build(&mut self, now: Duration, settings: &Settings, what: &Happened) -> Option<Banner> {
-        let Happened::Build { id, name, ended, took, jobs, remote, failed, first, watched } = what else { return None };
+        let Happened::Build { id, name, ended, took, jobs, remote, failed, first, fell_back, watched } = what else {
+            return None;
+        };
+        if let Some(reason) =
+            fell_back.as_ref().filter(|_| *ended == Ended::Ok && *took >= FELL_BACK_AFTER && !*watched)
+            && settings.fell_back
+            && !self.fell_back.contains_key(reason.code())
+            && self.told.insert(format!("build {id}"))
+        {
+            // The one banner of this build: that it finished is in it.
+            self.fell_back.insert(reason.code(), now);
+            self.projects.insert(name.clone(), now);
+            return Some(Banner {
+                kind: Kind::Build,
+                title: "This build ran mostly on your machine".to_owned(),
+                body: format!("{name}: {}", reason.sentence()),
+                button: "Fix",
+                opens: format!("builds/{id}"),
+                cause: None,
+            });
+        }
         let long_enough = match ended {
             Ended::Ok => *took >= settings.finished_after,
             Ended::Failed => *took >= FAILED_AFTER,
@@ -267,6 +298,7 @@ impl Planner {
             self.others.pop_front();
         }
         self.projects.retain(|_, at| now.saturating_sub(*at) < MERGED_WITHIN);
+        self.fell_back.retain(|_, at| now.saturating_sub(*at) < DAY);
         self.problems.retain(|_, at| now.saturating_sub(*at) < PROBLEM_AGAIN_AFTER);
         if self.told.len() > REMEMBERED_MAX {
             self.told.clear();

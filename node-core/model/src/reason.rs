@@ -65,6 +65,14 @@ macro_rules! reasons {
                     && !matches!(self, Reason::FasterHere | Reason::TooSmall | Reason::RaceWonHere)
             }
 
+            /// The person can change something so that the next build travels. The rest of what is avoidable was chosen,
+            /// or passes by itself.
+            pub fn is_fixable(&self) -> bool {
+                use Reason::*;
+                let passes = matches!(self, NoFreeSlot | PeerReclaimed | PeerLost | ToolchainPacking | InputChanged);
+                self.is_avoidable() && !passes && !matches!(self, DisabledByEnv | RemoteErrorLocalError)
+            }
+
             /// One sentence: what it means and what the user can do.
             pub fn sentence(&self) -> &'static str {
                 match self {

@@ -183,6 +183,21 @@ fn findings_are_true_and_have_numbers() {
     assert_eq!(findings(&[job(0, 100, Kind::Remote, 1)], 100, &names), Vec::<String>::new());
 }
 
+#[test]
+fn a_build_fell_back_where_most_of_what_could_travel_stayed_for_a_reason_that_can_be_mended() {
+    let codes = ["", "link", "toolchain-not-synced", "no-free-slot", "plugin"];
+    let names: Vec<String> = codes.iter().map(|code| (*code).to_owned()).collect();
+    let here = |reason, count| (0..count).map(move |n| Job { reason, ..job(n, 10, Kind::Here, 0) });
+    let fell = |jobs: Vec<Job>| report::fell_back(&jobs, &names).map(|r| r.code());
+    let elsewhere = || (0..10).map(|n| job(n, 10, Kind::Remote, 1));
+    let links = || (0..50).map(|n| job(n, 10, Kind::Only, 0));
+    assert_eq!(fell(elsewhere().chain(here(2, 10)).chain(links()).collect()), None, "a half is not most");
+    assert_eq!(fell(elsewhere().chain(here(2, 11)).chain(links()).collect()), Some("toolchain-not-synced"));
+    assert_eq!(fell(elsewhere().chain(here(2, 5)).chain(here(4, 7)).collect()), Some("plugin"), "the most frequent");
+    assert_eq!(fell(elsewhere().chain(here(3, 40)).collect()), None, "busy machines are nothing to mend");
+    assert_eq!((fell(links().collect()), fell(Vec::new())), (None, None));
+}
+
 proptest! {
     #[test]
     fn bars_of_one_row_never_overlap_and_reasons_add_up(

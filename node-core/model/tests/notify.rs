@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use potluck_model::notify::{Banner, Ended, Happened, Kind, Planner, Settings, clock, grouped};
+use potluck_model::reason::Reason;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -14,7 +15,7 @@ fn build(id: &str, name: &str, ended: Ended, took: u64) -> Happened {
         _ => (0, None),
     };
     let (id, name, took) = (id.to_owned(), name.to_owned(), s(took));
-    Happened::Build { id, name, ended, took, jobs: 1830, remote: 1684, failed, first, watched: false }
+    Happened::Build { id, name, ended, took, jobs: 1830, remote: 1684, failed, first, fell_back: None, watched: false }
 }
 
 fn join(id: &str) -> Happened {
@@ -37,6 +38,35 @@ fn a_failure_right_behind_a_success_is_told() {
 }
 
 #[test]
+fn a_build_that_ran_mostly_here_says_why_once_a_day_and_that_is_its_one_banner() {
+    let (mut planner, settings) = (Planner::default(), Settings::default());
+    let fallen = |id: &str, ended, took, reason: Reason| match build(id, "wine", ended, took) {
+        Happened::Build { id, name, ended, took, jobs, remote, failed, first, watched, .. } => {
+            Happened::Build { id, name, ended, took, jobs, remote, failed, first, watched, fell_back: Some(reason) }
+        }
+        other => other,
+    };
+    let unsynced = || Reason::ToolchainNotSynced;
+    let mut title = |at, settings: &Settings, what: Happened| {
+        planner.happened(s(at), settings, false, &what).map(|b| (b.title, b.body, b.button, b.opens))
+    };
+    assert_eq!(title(0, &settings, fallen("b1", Ended::Ok, 29, unsynced())), None, "too short");
+    let (text, body, button, opens) = title(1, &settings, fallen("b2", Ended::Ok, 30, unsynced())).unwrap();
+    assert_eq!((text.as_str(), button, opens.as_str()), ("This build ran mostly on your machine", "Fix", "builds/b2"));
+    assert!(body.starts_with("wine: the compiler is not on the other machines yet"), "{body}");
+    let next = title(100, &settings, fallen("b3", Ended::Ok, 60, unsynced())).unwrap();
+    assert_eq!(next.0, "wine finished", "the cause was told today");
+    let other = title(200, &settings, fallen("b4", Ended::Ok, 60, Reason::NoPeers)).unwrap();
+    assert_eq!(other.0, "This build ran mostly on your machine");
+    let failed = title(300, &settings, fallen("b5", Ended::Failed, 60, Reason::ArchMismatch)).unwrap();
+    assert_eq!(failed.0, "wine failed", "what failed comes first");
+    let off = Settings { fell_back: false, ..settings };
+    assert_eq!(title(400, &off, fallen("b6", Ended::Ok, 60, Reason::ArchMismatch)).unwrap().0, "wine finished");
+    let again = title(86_402, &settings, fallen("b7", Ended::Ok, 60, unsynced())).unwrap();
+    assert_eq!(again.0, "This build ran mostly on your machine", "a day later");
+}
+
+#[test]
 fn what_waited_and_was_never_shown_is_told_when_it_comes_again() {
     let (mut planner, settings) = (Planner::default(), Settings::default());
     let mut say = |at, quiet, what: Happened| planner.happened(s(at), &settings, quiet, &what);
@@ -56,8 +86,8 @@ fn what_waited_and_was_never_shown_is_told_when_it_comes_again() {
 #[test]
 fn a_week_of_events_gives_exactly_these_banners() {
     let watched = match build("b20", "qt", Ended::Ok, 90) {
-        Happened::Build { id, name, ended, took, jobs, remote, failed, first, .. } => {
-            Happened::Build { id, name, ended, took, jobs, remote, failed, first, watched: true }
+        Happened::Build { id, name, ended, took, jobs, remote, failed, first, fell_back, .. } => {
+            Happened::Build { id, name, ended, took, jobs, remote, failed, first, fell_back, watched: true }
         }
         other => other,
     };
@@ -70,6 +100,7 @@ fn a_week_of_events_gives_exactly_these_banners() {
         remote: 0,
         failed: 0,
         first: None,
+        fell_back: None,
         watched: false,
     };
     let day = 86_400;

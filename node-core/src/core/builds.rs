@@ -120,6 +120,8 @@ pub(crate) struct Builds {
     pub(crate) notify: NotifySettings,
     next_look: Duration,
     next_keep: Duration,
+    /// The person looks at a window until then, if it does not say otherwise before.
+    pub(super) looked_at_until: Option<Duration>,
     /// The last view that a notification asked for, and how many did.
     pub(crate) open_view: Option<OpenRequest>,
 }
@@ -146,6 +148,7 @@ impl Builds {
             local: FxHashMap::default(),
             notifier,
             notify: NotifySettings::default(),
+            looked_at_until: None,
             next_look: Duration::ZERO,
             next_keep: Duration::ZERO,
             open_view: None,
@@ -610,7 +613,8 @@ impl Core {
             remote: meta.counts.remote,
             failed: build.broken.len() as u32,
             first: jobs.iter().find(|j| build.broken.contains(&j.file)).map(|j| j.file.clone()),
-            watched: false,
+            fell_back: report::fell_back(&jobs, &meta.reasons),
+            watched: self.builds.looked_at_until.is_some_and(|until| now < until),
         };
         self.tell_person(happened);
         self.build_is_recent(&meta);

@@ -159,6 +159,7 @@ impl Core {
         self.builds.notify = potluck_model::notify::Settings {
             finished: notify.finished,
             finished_after: Duration::from_secs(notify.finished_after_s.into()),
+            fell_back: notify.fell_back,
             joins: notify.joins,
             problems: notify.problems,
         };

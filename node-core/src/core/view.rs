@@ -2,8 +2,9 @@
 //! source in `Core`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use potluck_api::call::Call;
+use potluck_api::call::{Call, FOCUS_EVERY_S};
 use potluck_model::ids::{NodeId, ToolchainId};
 use potluck_model::limits::JOB_RECORDS_MAX;
 use potluck_model::reason::Reason;
@@ -18,6 +19,9 @@ use crate::bytes;
 use crate::cpu_group::CpuGroup;
 use crate::guest::Served;
 use crate::toolchain::Environment;
+
+/// A window that is looked at says so every [`FOCUS_EVERY_S`]; one that vanished is believed no longer than this.
+const FOCUS_LASTS: Duration = Duration::from_secs(FOCUS_EVERY_S + 10);
 
 /// One job of this submitter.
 #[derive(Clone, Debug, Serialize)]
@@ -128,6 +132,10 @@ impl Core {
             Call::ToolchainShow { id } => self.toolchain_show(&id),
             Call::Dismiss { id } => {
                 self.dismiss(&id);
+                json!({"ok": true})
+            }
+            Call::Focus { on } => {
+                self.builds.looked_at_until = on.then(|| self.now() + FOCUS_LASTS);
                 json!({"ok": true})
             }
             Call::PeersAdd { address } => self.peers_add(&address),

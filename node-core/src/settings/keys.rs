@@ -67,6 +67,8 @@ keys! {
     "notify.finished", "true or false", |v, i| i.as_bool().map(|on| v.notify.finished = on), |v| value(v.notify.finished);
     "notify.finished_after", "a time from 0s to 60m, such as \"30s\"",
         |v, i| seconds(i, 0, 3600).map(|s| v.notify.finished_after_s = s), |v| value(span(v.notify.finished_after_s));
+    "notify.fell_back", "true or false",
+        |v, i| i.as_bool().map(|on| v.notify.fell_back = on), |v| value(v.notify.fell_back);
     "notify.joins", "true or false", |v, i| i.as_bool().map(|on| v.notify.joins = on), |v| value(v.notify.joins);
     "notify.problems", "true or false", |v, i| i.as_bool().map(|on| v.notify.problems = on), |v| value(v.notify.problems);
 }

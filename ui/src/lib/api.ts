@@ -136,7 +136,11 @@ role: UserRole, } | { "call": "notify_settings",
 /**
  * New settings.
  */
-settings: NotifySettings, } | { "call": "dismiss", 
+settings: NotifySettings, } | { "call": "focus", 
+/**
+ * They do.
+ */
+on: boolean, } | { "call": "dismiss", 
 /**
  * Its id.
  */
@@ -820,6 +824,10 @@ finished: boolean,
  * From this duration on, seconds.
  */
 finished_after_s: number, 
+/**
+ * A build ran mostly here, and something can be done about it.
+ */
+fell_back: boolean, 
 /**
  * Somebody wants to join.
  */

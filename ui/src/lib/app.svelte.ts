@@ -18,6 +18,9 @@ export interface Toast {
 /** How long a change can be taken back, milliseconds (UX 2.4). */
 const UNDO_MS = 10_000;
 
+/** As the api's FOCUS_EVERY_S. */
+const FOCUS_EVERY_MS = 20_000;
+
 export type Theme = 'system' | 'light' | 'dark';
 const THEME = 'potluck.theme';
 
@@ -40,6 +43,7 @@ class App {
   /** An invitation that the person said yes to: the join view begins with it. Never from an address. */
   accepted = '';
 
+  private focused = false;
   private known: Known | null = null;
   private stop: (() => void) | null = null;
   private toastTimer: ReturnType<typeof setTimeout> | undefined;
@@ -65,6 +69,17 @@ class App {
     setInterval(() => {
       if (document.visibilityState === 'visible') this.now = Date.now();
     }, 30_000);
+    // Whoever looks here sees that a build is done: the node then shows no notification (UX 2.5).
+    for (const event of ['focus', 'blur', 'visibilitychange']) window.addEventListener(event, () => this.tellFocus());
+    window.addEventListener('pagehide', () => this.tellFocus(false));
+    setInterval(() => this.tellFocus(), FOCUS_EVERY_MS);
+  }
+
+  /** Says whether somebody looks at this page: each change, and again while it holds. */
+  private tellFocus(on = document.visibilityState === 'visible' && document.hasFocus()): void {
+    if (this.status !== 'open' || (!on && !this.focused)) return;
+    this.focused = on;
+    this.client.call({ call: 'focus', on }).catch(() => {});
   }
 
   private statusChanged(status: Status): void {
@@ -73,6 +88,7 @@ class App {
     if (status === 'open') {
       if (before === 'lost') this.announcer.say('connection', w.app.backAgain);
       this.watch();
+      this.tellFocus();
     } else if (before === 'open') {
       this.wanted = null;
       this.announcer.say('connection', w.app.stopped);

@@ -335,6 +335,7 @@ export const w = {
     finished: 'a build of mine finished',
     finishedAfter: 'if it took at least',
     seconds: (n: number) => (n < 60 ? `${n} s` : `${n / 60} min`),
+    fellBack: 'a build ran mostly on this computer, and something can be done about it',
     joins: 'somebody wants to join the team',
     problems: 'something needs me',
     preview: 'Preview',
@@ -344,6 +345,7 @@ export const w = {
     previews: {
       finished: ['wine finished', '1,830 files in 1:52 · 92 % on other machines'],
       failed: ['wine failed', '2 errors, first: dlls/ntdll/loader.c'],
+      fellBack: ['This build ran mostly on your machine', 'wine: the compiler is not on the other machines yet; potluck toolchain sync'],
       joins: ['“lab-04” wants to join the team', 'Check that it shows the same pictures'],
       problems: ["Potluck can't reach other computers", 'This network hides computers from each other'],
     } as Record<string, [string, string]>,

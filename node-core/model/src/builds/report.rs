@@ -118,6 +118,19 @@ pub fn reasons(jobs: &[Job]) -> Vec<ReasonSum> {
     sums
 }
 
+/// Why a build fell back: more than half of the jobs that could have travelled ran here for reasons that the person can
+/// do something about (UX 2.5); the most frequent one. `names` are the codes of the reasons.
+pub fn fell_back(jobs: &[Job], names: &[String]) -> Option<crate::reason::Reason> {
+    let travels = jobs.iter().filter(|j| matches!(j.kind, Kind::Remote | Kind::Here)).count();
+    let here = reasons(jobs).into_iter().filter_map(|sum| {
+        let reason = crate::reason::Reason::from_code(names.get(usize::from(sum.reason))?)?;
+        reason.is_fixable().then_some((sum.jobs as usize, reason))
+    });
+    let here: Vec<_> = here.collect();
+    let sum: usize = here.iter().map(|(jobs, _)| jobs).sum();
+    (sum * 2 > travels).then(|| here.into_iter().next()).flatten().map(|(_, reason)| reason)
+}
+
 /// At most three true sentences with numbers, those that cost most first.
 pub fn findings(jobs: &[Job], took_ms: u64, names: &[String]) -> Vec<String> {
     let mut found: Vec<(u64, String)> = Vec::new();
