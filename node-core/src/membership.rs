@@ -29,7 +29,7 @@ use door::Door;
 use invite::{BadLink, INVITES_MAX, Invite, JoinLink, LIFETIME_MAX, Secret, USES_MAX, VIA_MAX};
 
 /// First bytes of the statements' file.
-const MAGIC: &[u8] = b"potluck-team-1\n";
+pub(crate) const MAGIC: &[u8] = b"potluck-team-1\n";
 /// Largest file of statements: all that a set may hold.
 const FILE_BYTES_MAX: u64 = (STATEMENTS_MAX * (STATEMENT_BYTES_MAX + 4)) as u64;
 

@@ -2,7 +2,9 @@
 //! running node of the same XDG folders, or is the node.
 
 mod builds;
+mod bundle;
 mod manual;
+mod redact;
 mod run;
 mod share;
 mod show;
@@ -141,8 +143,11 @@ enum Command {
     /// Check everything that must work, and say what to do
     Doctor {
         /// For programs
-        #[arg(long)]
+        #[arg(long, conflicts_with = "bundle")]
         json: bool,
+        /// Write a report for support to this new file, with names, addresses and paths removed
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<std::path::PathBuf>,
     },
     /// Jobs of this node, as submitter and as worker
     Log {
@@ -340,7 +345,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             call(&json!({"call": "unlock_key"}))?;
             println!("The keyring is asked. potluck status says where the key lies.");
         }
-        Command::Doctor { json } => return show::doctor(json),
+        Command::Doctor { bundle: Some(file), .. } => bundle::write(&file)?,
+        Command::Doctor { json, bundle: None } => return show::doctor(json),
         Command::Log { json, last, role } => {
             show::log(&call(&json!({"call": "log", "limit": last, "role": role}))?, json);
         }

@@ -309,9 +309,12 @@ fn discovery(answer: &Value) -> (&'static str, String, String, String) {
     (level, "discovery".to_owned(), what, fix.to_owned())
 }
 
-/// Checks with a word each; exit code 5 if one of them failed.
-pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
-    let mut checks: Vec<(&str, String, String, String)> = Vec::new();
+/// Level, name, what was found, what to do.
+pub(super) type Checked = (&'static str, String, String, String);
+
+/// All that `doctor` looks at.
+pub(super) fn checks() -> Result<Vec<Checked>, Failure> {
+    let mut checks: Vec<Checked> = Vec::new();
     let status = call(&json!({"call": "status"}));
     match &status {
         Err(failure) if failure.exit == 3 => {
@@ -392,6 +395,12 @@ pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
             "install Potluck again".into(),
         ));
     }
+    Ok(checks)
+}
+
+/// Checks with a word each; exit code 5 if one of them failed.
+pub(super) fn doctor(json: bool) -> Result<ExitCode, Failure> {
+    let checks = checks()?;
     if json {
         let all: Vec<Value> =
             checks.iter().map(|c| json!({"level": c.0, "check": c.1, "text": c.2, "fix": c.3})).collect();
