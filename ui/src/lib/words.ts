@@ -546,6 +546,9 @@ export const w = {
         codes: [],
       },
     ] as Symptom[],
+    support: 'Save a report for support',
+    supportCommand: 'potluck doctor --bundle report.txt',
+    supportNote: 'In a terminal. Names, addresses and paths are removed; read the file before you send it.',
     commandList: [
       ['potluck status', 'What happens now, in six lines'],
       ['potluck doctor', 'The checks above, in a terminal'],
