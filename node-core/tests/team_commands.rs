@@ -110,8 +110,9 @@ fn a_pc_asks_is_compared_let_in_and_taken_out_and_both_sides_show_it() {
     joiner.team(&["rename", "tower"]);
     let named = |list: &Value| list["members"].as_array().unwrap().iter().any(|m| m["name"] == "tower");
     keeper.until(&["team", "list"], "renamed", named);
-    // The name outlives a start, here and in what the other side shows.
     let shown = |status: &Value| status["peers"].as_array().unwrap().iter().any(|peer| peer["name"] == "tower");
+    keeper.until(&["status"], "tower among the machines", shown);
+    // The name outlives a start, here and in what the other side shows.
     joiner.restart("joiner");
     joiner.until(&["status"], "called tower", |status| status["node"]["name"] == "tower");
     keeper.until(&["status"], "tower for the other side", |status| connected(status) && shown(status));

@@ -164,6 +164,14 @@ impl Core {
             self.store_remembered();
         }
         self.network.departed.retain(|node| view.is_member(*node));
+        for (node, peer) in &mut self.peers {
+            // Renamed since its hello.
+            if let (Some(hello), Some(member)) = (&mut peer.hello, view.members.get(node))
+                && !member.name.is_empty()
+            {
+                hello.name.clone_from(&member.name);
+            }
+        }
         let out: Vec<NodeId> = self.peers.keys().copied().filter(|id| !view.is_member(*id)).collect();
         for node in out {
             // The transport ends its connections too; what it had here ends with the link, and not a moment later. It is
