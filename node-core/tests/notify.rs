@@ -187,22 +187,22 @@ fn while_somebody_looks_at_the_window_a_build_is_told_by_none(banners: &mpsc::Re
         command.current_dir(dir.path());
         command
     };
-    let mut node = program(Path::new(NODE));
-    node.args(["node", "--listen", "127.0.0.1:0", "--no-discovery"]).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut node = node.spawn().unwrap();
-    BufReader::new(node.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
     let run = |args: &[&str]| {
         let ran = program(wrapper()).args(args).output().unwrap();
         assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
     };
+    // Chosen before the node starts, and nothing else changes.
     run(&["config", "set", "notify.finished_after", "0s"]);
+    let mut node = program(Path::new(NODE));
+    node.args(["node", "--listen", "127.0.0.1:0", "--no-discovery"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut node = node.spawn().unwrap();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
     std::fs::write(dir.path().join("a.c"), "int a;\n").unwrap();
     let socket = until("the node's socket", || {
         let places = ["potluck/node.sock", "node.sock"].map(|name| dir.path().join(name));
         places.into_iter().find(|path| path.exists())
     });
     let call = |json: &str| potluck_node::client::call(&socket, json).unwrap();
-    until("the setting", || call(r#"{"call":"snapshot"}"#).contains(r#""finished_after_s":0"#).then_some(()));
     let focus = |on: bool| assert_eq!(call(&format!(r#"{{"call":"focus","on":{on}}}"#)), r#"{"ok":true}"#);
     let build = |name: &str| {
         let twice = "for n in 1 2; do \"$0\" gcc -c a.c -o $n.o || exit 1; done";

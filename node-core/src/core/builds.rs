@@ -12,7 +12,7 @@ use potluck_api::view::OpenRequest;
 use potluck_model::builds::{self, Counts, End, Groups, Job as Row, Key, Kind, Origin, Root, report};
 use potluck_model::ids::{JobId, NodeId};
 use potluck_model::limits::{BUILD_JOBS_MAX, BUILDS_OPEN_MAX};
-use potluck_model::notify::{Ended, Happened, Settings as NotifySettings, clock};
+use potluck_model::notify::{Ended, Happened, clock};
 use potluck_model::reason::{Class, Reason};
 use potluck_wire::{ipc, pool};
 use rustc_hash::{FxHashMap, FxHasher};
@@ -116,8 +116,6 @@ pub(crate) struct Builds {
     watched: HashSet<Root>,
     local: FxHashMap<ConnId, LocalRun>,
     notifier: Notifier,
-    /// What the person chose of notifications.
-    pub(crate) notify: NotifySettings,
     next_look: Duration,
     next_keep: Duration,
     /// The person looks at a window until then, if it does not say otherwise before.
@@ -147,7 +145,6 @@ impl Builds {
             watched: HashSet::new(),
             local: FxHashMap::default(),
             notifier,
-            notify: NotifySettings::default(),
             looked_at_until: None,
             next_look: Duration::ZERO,
             next_keep: Duration::ZERO,
@@ -641,7 +638,7 @@ impl Core {
 
     /// Something that the person may want to know; whether it becomes a notification is decided there.
     pub(crate) fn tell_person(&self, happened: Happened) {
-        self.builds.notifier.tell(self.now(), self.builds.notify, happened);
+        self.builds.notifier.tell(self.now(), self.sharing.notify(), happened);
     }
 
     /// Once a second: builds that are over, and what is new for the history.

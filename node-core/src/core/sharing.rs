@@ -81,6 +81,18 @@ impl Sharing {
         }
     }
 
+    /// What the person chose of notifications.
+    pub(super) fn notify(&self) -> potluck_model::notify::Settings {
+        let notify = &self.shared.values.notify;
+        potluck_model::notify::Settings {
+            finished: notify.finished,
+            finished_after: Duration::from_secs(notify.finished_after_s.into()),
+            fell_back: notify.fell_back,
+            joins: notify.joins,
+            problems: notify.problems,
+        }
+    }
+
     /// Senses this PC now, not at the next turn.
     pub(super) fn look(&self) {
         self.handle.live.look();
@@ -155,14 +167,6 @@ impl Core {
     pub(super) fn share(&mut self, update: Update) {
         let Update { shared, answers } = update;
         let old = std::mem::replace(&mut self.sharing.shared, shared);
-        let notify = &self.sharing.shared.values.notify;
-        self.builds.notify = potluck_model::notify::Settings {
-            finished: notify.finished,
-            finished_after: Duration::from_secs(notify.finished_after_s.into()),
-            fell_back: notify.fell_back,
-            joins: notify.joins,
-            problems: notify.problems,
-        };
         let (before, act) = (code_of(&old), self.sharing.shared.decision.act);
         self.sharing.note_memory(before);
         // No job begins any more, and in the same instant those that run stand still.
