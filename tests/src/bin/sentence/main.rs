@@ -287,7 +287,7 @@ fn keyring(pc: &Pc) -> Outcome<String> {
 /// A build on mara's PC with jan's cores, which jan takes back in its middle. How long it took, and how long that did.
 fn build(mara: &mut Pc, jan: &Pc, steps: &mut Steps, objects: usize) -> Outcome<(Duration, Duration)> {
     // To the terminal: whoever still looks at Potluck's window gets no notification.
-    mara.shell("xdotool windowfocus $(xdotool search --maxdepth 0 . 2>/dev/null)")?;
+    mara.shell("xdotool windowfocus $(xdotool search --maxdepth 0 '.*' 2>/dev/null)")?;
     let begun = Instant::now();
     let line = format!("cd ~/zstd && PATH=/usr/lib/potluck/bin:$PATH make -j{JOBS}; exit $?");
     let mut make = mara.background("make", &line)?;
