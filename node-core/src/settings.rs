@@ -15,7 +15,7 @@ pub use keys::{KEYS, Key, key};
 const FILE_BYTES_MAX: u64 = 256 << 10;
 
 /// Everything that a person set, defaults where nothing is said.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Default, Clone, Debug, PartialEq)]
 pub struct Values {
     /// The owner's switch.
     pub enabled: bool,
@@ -25,23 +25,6 @@ pub struct Values {
     pub notify: NotifySettings,
     /// Chosen in onboarding.
     pub role: Option<UserRole>,
-}
-
-impl Default for Values {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            share: ShareSettings::default(),
-            notify: NotifySettings {
-                finished: true,
-                finished_after_s: 30,
-                fell_back: true,
-                joins: true,
-                problems: true,
-            },
-            role: None,
-        }
-    }
 }
 
 /// Where a value comes from.

@@ -719,6 +719,13 @@ pub struct Update {
     pub sections: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Default for NotifySettings {
+    /// As they are before anybody chose (UX 2.5).
+    fn default() -> Self {
+        Self { finished: true, finished_after_s: 30, fell_back: true, joins: true, problems: true }
+    }
+}
+
 impl Default for ShareSettings {
     /// As they are before anybody chose (UX 2.4).
     fn default() -> Self {

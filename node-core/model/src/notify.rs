@@ -188,30 +188,26 @@ impl Planner {
                 }
             }
             Happened::Solved { cause } => {
-                let untold = self.queued.extract_if(.., |b| b.cause.as_ref() == Some(cause)).count();
-                self.never_told(Some(cause), untold);
+                self.drop_queued(|b| b.cause.as_ref() == Some(cause));
                 return None;
             }
             Happened::Helping { .. } => return None,
         };
         if quiet {
-            let replaced: Vec<Banner> = self.queued.extract_if(.., |b| b.kind == banner.kind).collect();
-            for old in replaced.iter().filter(|old| old.kind == Kind::Problem) {
-                self.never_told(old.cause.as_ref(), 1);
-            }
+            self.drop_queued(|b| b.kind == banner.kind);
             self.queued.push(banner);
             return None;
         }
         Some(banner)
     }
 
-    /// What waited and was not shown is news when it comes again, and took none of the day's banners.
-    fn never_told(&mut self, cause: Option<&String>, banners: usize) {
-        if banners > 0
-            && let Some(cause) = cause
-        {
-            self.problems.remove(cause);
-            self.others.truncate(self.others.len().saturating_sub(banners));
+    /// A problem that waited and was not shown is news when it comes again, and took none of the day's banners.
+    fn drop_queued(&mut self, mut drops: impl FnMut(&Banner) -> bool) {
+        for banner in self.queued.extract_if(.., |b| drops(b)) {
+            if let Some(cause) = &banner.cause {
+                self.problems.remove(cause);
+                self.others.pop_back();
+            }
         }
     }
 

@@ -80,7 +80,8 @@ impl Guests {
 
     /// Forgets what a submitter left here. False: it left nothing.
     pub(crate) fn forget(&mut self, peer: NodeId) -> bool {
-        let is_known = self.guests.contains_key(&peer) || self.received.forget(peer);
+        let was_left = self.received.forget(peer);
+        let is_known = self.guests.contains_key(&peer) || was_left;
         if is_known {
             self.guest(peer).tell(Command::Forget);
         }
@@ -94,6 +95,9 @@ impl Guests {
         }
         self.room_due_ms = now_ms + ROOM_EVERY_MS;
         for peer in crate::received::surplus(self.kept(), self.settings.quota_bytes, now_ms) {
+            if self.runs.values().any(|running| *running == peer) {
+                continue;
+            }
             crate::log::info(&format!("what {} kept here makes room for others", peer.short()));
             self.forget(peer);
         }

@@ -54,7 +54,7 @@ fn snapshot() -> Snapshot {
         problems: vec![],
         recent: vec![],
         checks: vec![],
-        notify: NotifySettings { finished: true, finished_after_s: 30, fell_back: true, joins: true, problems: true },
+        notify: NotifySettings::default(),
         addresses: vec![],
         scenes: vec![],
         open: None,

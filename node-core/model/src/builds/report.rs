@@ -122,13 +122,13 @@ pub fn reasons(jobs: &[Job]) -> Vec<ReasonSum> {
 /// do something about (UX 2.5); the most frequent one. `names` are the codes of the reasons.
 pub fn fell_back(jobs: &[Job], names: &[String]) -> Option<crate::reason::Reason> {
     let travels = jobs.iter().filter(|j| matches!(j.kind, Kind::Remote | Kind::Here)).count();
-    let here = reasons(jobs).into_iter().filter_map(|sum| {
+    let fixable = |sum: ReasonSum| {
         let reason = crate::reason::Reason::from_code(names.get(usize::from(sum.reason))?)?;
         reason.is_fixable().then_some((sum.jobs as usize, reason))
-    });
-    let here: Vec<_> = here.collect();
+    };
+    let here: Vec<_> = reasons(jobs).into_iter().filter_map(fixable).collect();
     let sum: usize = here.iter().map(|(jobs, _)| jobs).sum();
-    (sum * 2 > travels).then(|| here.into_iter().next()).flatten().map(|(_, reason)| reason)
+    here.into_iter().next().filter(|_| sum * 2 > travels).map(|(_, reason)| reason)
 }
 
 /// At most three true sentences with numbers, those that cost most first.
