@@ -197,7 +197,7 @@ impl Live {
 /// The way to the thread.
 #[derive(Clone)]
 pub struct Handle {
-    /// Calls that it answers: `share`, `pause`, `resume`, `share_settings`, `role`, `notify_settings`.
+    /// Calls that it answers: `share`, `pause`, `resume`, `share_settings`, `reread`, `role`, `notify_settings`.
     pub calls: mpsc::UnboundedSender<(Call, Replies)>,
     /// For the core's numbers.
     pub live: Arc<Live>,
@@ -473,6 +473,8 @@ impl Thread {
                 self.policy.set(model_settings(&self.settings.values.share));
                 Ok(())
             }
+            // The step that follows looks at the file.
+            Call::Reread => Ok(()),
             Call::Role { role } => {
                 values.role = Some(role);
                 self.settings.change(values)

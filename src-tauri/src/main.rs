@@ -146,11 +146,8 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<Seen>) {
         match heard {
             Ok(state) => {
                 if let Seen::Running(snapshot) = &state {
-                    let wish = snapshot.share.settings.start_at_login;
-                    // Whoever never switched sharing on finds nothing new at login (UX 2.4); switching it off later
-                    // takes nothing away.
-                    let holds = snapshot.share.on || !wish;
-                    if !snapshot.this.demo && holds && started_at_login.replace(wish) != Some(wish) {
+                    let wish = potluck_api::tray::starts_at_login(snapshot);
+                    if let Some(wish) = wish.filter(|wish| started_at_login.replace(*wish) != Some(*wish)) {
                         start_at_login(wish);
                     }
                     let request = snapshot.open.as_ref().map_or(0, |open| open.id);

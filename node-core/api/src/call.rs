@@ -55,6 +55,8 @@ pub enum Call {
         /// New settings.
         settings: ShareSettings,
     },
+    /// The settings file was changed by somebody else: what it says holds at once. Ok.
+    Reread,
     /// Which of the two roles the person chose. Ok.
     Role {
         /// Lends, or builds and lends.

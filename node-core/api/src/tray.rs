@@ -428,6 +428,13 @@ pub enum Panel {
     Dark,
 }
 
+/// Whether the app is to be among what starts at login; None: as it is. Whoever never switched sharing on finds nothing
+/// new there (UX 2.4), and switching it off later takes nothing away.
+pub fn starts_at_login(snapshot: &Snapshot) -> Option<bool> {
+    let wish = snapshot.share.settings.start_at_login;
+    (!snapshot.this.demo && (snapshot.share.on || !wish)).then_some(wish)
+}
+
 /// The panel's colour, which no desktop tells: `forced` is the person's word ("light", "dark"), `desktop` is
 /// `XDG_CURRENT_DESKTOP`, `theme` the toolkit's.
 pub fn panel(forced: Option<&str>, desktop: &str, theme: &str, theme_is_dark: bool) -> Panel {

@@ -42,7 +42,7 @@ pub(super) enum Config {
         /// Such as share.away_after
         name: String,
     },
-    /// Change a setting; a node that runs notices within seconds
+    /// Change a setting; it holds at once
     Set {
         /// Such as share.away_after
         name: String,
@@ -107,6 +107,8 @@ pub(super) fn config(command: Config) -> Result<(), Failure> {
         }
         Config::Set { name, value } => {
             settings.set(&name, &value).map_err(|text| Failure { exit: 2, text })?;
+            // A node that runs is to know before the next command asks it; without one the file says it all.
+            let _ = call(&json!(Call::Reread));
             println!("{name} = {}", settings.shown(&name));
         }
         Config::List { origin, json } => {

@@ -86,6 +86,7 @@ impl Core {
                 | Call::Pause { .. }
                 | Call::Resume
                 | Call::ShareSettings { .. }
+                | Call::Reread
                 | Call::Role { .. }
                 | Call::NotifySettings { .. }),
             ) => return self.share_call(call, replies),
@@ -168,6 +169,7 @@ impl Core {
             | Call::Pause { .. }
             | Call::Resume
             | Call::ShareSettings { .. }
+            | Call::Reread
             | Call::Role { .. }
             | Call::NotifySettings { .. }
             | Call::ToolchainSync { .. }

@@ -95,8 +95,8 @@ impl World {
                 self.notify = settings;
                 done()
             }
-            // No build of the simulation is told by a notification.
-            Call::Focus { .. } => done(),
+            // No build of the simulation is told by a notification, and it has no file of settings.
+            Call::Focus { .. } | Call::Reread => done(),
             Call::Dismiss { id } => {
                 self.recent.retain(|row| row.id != id);
                 self.raised.retain(|(code, _)| *code != id);

@@ -172,6 +172,9 @@ fn menu_and_window(args: &Args, display: &Display) -> Outcome<()> {
     let item = panel.item(PATIENCE)?;
     done(&format!("the icon is there: {:?}", item.property("Title")?));
     menu(&item)?;
+    if !args.demo {
+        start_at_login(&stage, &item)?;
+    }
     share_and_pause(&stage, &item)?;
     if !display.windows(TITLE)?.is_empty() || family(app.pid()).iter().any(|p| p.name.starts_with("WebKit")) {
         return Err(Trouble::new("there is a page although nobody asked for one"));
@@ -208,17 +211,61 @@ fn menu(item: &TrayItem) -> Outcome<()> {
     Ok(())
 }
 
+const SWITCH: &str = "Share my CPU";
+
+fn snapshot(stage: &Stage<'_>) -> Outcome<serde_json::Value> {
+    call(stage, r#"{"call":"snapshot"}"#)
+}
+
 /// What the node says comes first: a menu that says the same before would have said it by itself.
-fn share_and_pause(stage: &Stage<'_>, item: &TrayItem) -> Outcome<()> {
-    let begins = "Share my CPU";
-    let is = |on: bool| {
-        wait_until(&format!("a node that shares: {on}"), PATIENCE, || {
-            Ok((call(stage, r#"{"call":"snapshot"}"#)?["share"]["on"] == on).then_some(()))
-        })?;
-        wait_until(&format!("a switch that is {on}"), PATIENCE, || {
-            Ok(item.line(begins)?.is_some_and(|line| line.checked == Some(on)).then_some(()))
+fn switch_is(stage: &Stage<'_>, item: &TrayItem, on: bool) -> Outcome<()> {
+    wait_until(&format!("a node that shares: {on}"), PATIENCE, || {
+        Ok((snapshot(stage)?["share"]["on"] == on).then_some(()))
+    })?;
+    wait_until(&format!("a switch that is {on}"), PATIENCE, || {
+        Ok(item.line(SWITCH)?.is_some_and(|line| line.checked == Some(on)).then_some(()))
+    })
+}
+
+/// The entry comes with the first sharing, stays when it is switched off, and goes when the person says so.
+fn start_at_login(stage: &Stage<'_>, item: &TrayItem) -> Outcome<()> {
+    let entry = stage.dir.path().join("config/autostart/potluck.desktop");
+    let is_there = |wanted: bool, when: &str| {
+        wait_until(&format!("start at login {when}: {wanted}"), PATIENCE, || {
+            Ok((entry.exists() == wanted).then_some(()))
         })
     };
+    switch_is(stage, item, false)?;
+    if entry.exists() {
+        return Err(Trouble::new("it starts at login although nobody switched sharing on"));
+    }
+    item.choose(SWITCH, PATIENCE)?;
+    is_there(true, "with sharing on")?;
+    item.choose(SWITCH, PATIENCE)?;
+    // What the menu shows is drawn after the entry was seen to.
+    switch_is(stage, item, false)?;
+    if !entry.exists() {
+        return Err(Trouble::new("switching sharing off took the start at login away"));
+    }
+    let mut settings = snapshot(stage)?["share"]["settings"].take();
+    let mut wish = |wish: bool| {
+        settings["start_at_login"] = wish.into();
+        call(stage, &serde_json::json!({"call": "share_settings", "settings": settings}).to_string())
+    };
+    wish(false)?;
+    is_there(false, "when it is not wanted")?;
+    wish(true)?;
+    item.choose(SWITCH, PATIENCE)?;
+    is_there(true, "wanted again, with sharing on")?;
+    item.choose(SWITCH, PATIENCE)?;
+    switch_is(stage, item, false)?;
+    done("it starts at login once sharing was switched on, until the person says no");
+    Ok(())
+}
+
+fn share_and_pause(stage: &Stage<'_>, item: &TrayItem) -> Outcome<()> {
+    let begins = SWITCH;
+    let is = |on: bool| switch_is(stage, item, on);
     let numbers = || -> Outcome<Vec<i32>> {
         let number = |begins| Ok(item.shows(begins, PATIENCE)?.id);
         [begins, "Open Potluck", "Quit Potluck"].into_iter().map(number).collect()

@@ -388,6 +388,20 @@ fn a_menu_with_other_words_is_the_same_menu() {
 }
 
 #[test]
+fn it_starts_at_login_once_sharing_was_switched_on() {
+    let mut s = with(ShareState::Off);
+    s.share.settings.start_at_login = true;
+    let mut at = |demo, on, wish| {
+        (s.this.demo, s.share.on, s.share.settings.start_at_login) = (demo, on, wish);
+        starts_at_login(&s)
+    };
+    assert_eq!(at(false, false, true), None, "never switched on, or off again: as it is");
+    assert_eq!(at(false, true, true), Some(true));
+    assert_eq!((at(false, true, false), at(false, false, false)), (Some(false), Some(false)), "the person's word");
+    assert_eq!((at(true, true, true), at(true, true, false)), (None, None), "a demo changes nothing here");
+}
+
+#[test]
 fn icons_suit_the_panel() {
     assert_eq!(panel(None, "KDE", "Breeze", false), Panel::Light);
     assert_eq!(panel(None, "KDE", "Breeze-Dark", false), Panel::Dark);
