@@ -3,11 +3,17 @@
 /** Least time between two sentences, milliseconds (UX 2.10). */
 export const QUIET_MS = 5000;
 
+/** How long a sentence stands in the region, milliseconds. Less than QUIET_MS: only after an empty region are equal words a change. */
+export const STANDS_MS = 4000;
+
 export class Announcer {
   private queue = new Map<string, string>();
   private last = -Infinity;
+  /** What stands in the region, and what it is about. */
   private said = '';
+  private about = '';
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private standing: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly out: (text: string) => void,
@@ -16,16 +22,23 @@ export class Announcer {
 
   /** `matter` is what it is about: a newer sentence about the same takes the older one's place. */
   say(matter: string, text: string): void {
-    // The same words again would not be heard: nothing on the page changes.
+    // What stands there or waits already: one event can be told as two matters, and is heard once.
     if (text === '' || [...this.queue.values()].includes(text)) return;
     if (text === this.said && this.queue.size === 0) return;
     this.queue.set(matter, text);
     this.next();
   }
 
-  /** What was not said yet is not true any more. */
+  /** What was said of it, or waits to be, is not true any more: the same words later are news. */
   forget(matter: string): void {
     this.queue.delete(matter);
+    if (this.about === matter) this.clear();
+  }
+
+  private clear(): void {
+    if (this.said === '') return;
+    this.said = this.about = '';
+    this.out('');
   }
 
   private next(): void {
@@ -42,8 +55,10 @@ export class Announcer {
     }
     this.queue.delete(first[0]);
     this.last = this.clock();
-    this.said = first[1];
-    this.out(first[1]);
+    [this.about, this.said] = first;
+    this.out(this.said);
+    clearTimeout(this.standing);
+    this.standing = setTimeout(() => this.clear(), STANDS_MS);
     this.next();
   }
 }

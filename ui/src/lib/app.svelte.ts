@@ -180,7 +180,6 @@ class App {
   failed(error: unknown): void {
     const refused = error instanceof Refused;
     this.show({ text: error instanceof Error ? error.message : w.app.failed, hint: refused ? error.hint : '', bad: true, undo: null });
-    this.announcer.say('toast', this.toast?.text ?? '');
   }
 
   /** Carries a change out and offers to take it back. */
@@ -198,10 +197,14 @@ class App {
     return true;
   }
 
+  /** The one message, seen and heard: it stands outside of the live region, which would take its buttons for words. */
   show(toast: Toast | null): void {
     clearTimeout(this.toastTimer);
+    this.announcer.forget('toast');
     this.toast = toast;
-    if (toast) this.toastTimer = setTimeout(() => (this.toast = null), UNDO_MS);
+    if (!toast) return;
+    this.announcer.say('toast', w.app.toast(toast.text, toast.hint, toast.undo !== null));
+    this.toastTimer = setTimeout(() => this.show(null), UNDO_MS);
   }
 
   /** Tells screen readers of a change of state, through the one live region. */
@@ -211,7 +214,6 @@ class App {
 
   say(text: string): void {
     this.show({ text, hint: '', bad: false, undo: null });
-    this.announcer.say('toast', text);
   }
 
   /** The switch: it moves at once, the node confirms, a refusal moves it back. */

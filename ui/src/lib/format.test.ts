@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import type { BuildRow, JobColumns, Report } from './api';
-import { Announcer } from './announce';
 import { backoff, refusalOf } from './client';
 import { rows, toCsv, toTrace, toJson } from './export';
 import { ago, bytes, coresFor, coresOf, duration, elsewhere, peer, percentile, plural, shorten, span, usual } from './format';
@@ -103,32 +102,6 @@ describe('exports', () => {
   });
   it('a file name is never a formula in a spreadsheet', () => {
     expect(toCsv(jobs)).toContain(`"'=cmd,""x"".c"`);
-  });
-});
-
-describe('the live region', () => {
-  it('says at most one sentence in five seconds, and of one matter the newest', async () => {
-    let now = 0;
-    const said: string[] = [];
-    const timers: (() => void)[] = [];
-    const real = globalThis.setTimeout;
-    globalThis.setTimeout = ((run: () => void) => timers.push(run)) as unknown as typeof setTimeout;
-    try {
-      const a = new Announcer((t) => said.push(t), () => now);
-      a.say('share', 'one');
-      a.say('share', 'two');
-      a.say('share', 'three');
-      a.say('build', 'done');
-      expect(said).toEqual(['one']);
-      now = 5000;
-      timers.shift()?.();
-      expect(said).toEqual(['one', 'three']);
-      now = 10_000;
-      timers.shift()?.();
-      expect(said).toEqual(['one', 'three', 'done']);
-    } finally {
-      globalThis.setTimeout = real;
-    }
   });
 });
 

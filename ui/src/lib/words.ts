@@ -28,7 +28,8 @@ export const w = {
     starting: 'Starting…',
     denied: 'This page has no access any more.',
     deniedMore: 'Open it again with this command in a terminal:',
-    deniedCommand: 'potluck ui',
+    reopen: 'If it does not come back, open it again with this command in a terminal:',
+    openCommand: 'potluck ui',
     connecting: 'Connecting…',
     connected: 'Connected',
     notConnected: 'Not connected',
@@ -39,6 +40,12 @@ export const w = {
     copyThis: (text: string) => `Copy: ${text}`,
     notCopied: 'The browser did not allow copying. Mark the text and copy it yourself.',
     undo: 'Undo',
+    /** A message as it is heard: its lines as sentences, and where its button is. */
+    toast: (text: string, hint: string, undo: boolean) =>
+      [text, hint, undo ? 'Undo is at the end of the page.' : '']
+        .filter((line) => line !== '')
+        .map((line) => (/[.!?…]$/.test(line) ? line : `${line}.`))
+        .join(' '),
     close: 'Close',
     cancel: 'Cancel',
     saved: 'Saved.',
@@ -158,7 +165,6 @@ export const w = {
     tabs: { summary: 'Summary', timeline: 'Timeline', slowest: 'Slowest', here: 'Built here', errors: 'Errors', details: 'Details' },
     tabsName: 'Parts of the report',
     back: 'All builds',
-    gone: 'There is no such build in the history.',
     faster: (took: string, times: string, alone: string) => `${took}, about ${times}× faster than alone (≈ ${alone})`,
     took: (took: string) => took,
     aloneHow:

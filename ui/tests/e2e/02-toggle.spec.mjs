@@ -38,8 +38,9 @@ for (const colorScheme of ['light', 'dark']) {
       const box = page.getByRole('switch');
       const before = await box.getAttribute('aria-checked');
       await box.click();
-      await expect(page.getByText('Not today.').last()).toBeVisible();
-      await expect(page.getByText('ask tomorrow')).toBeVisible();
+      await expect(page.locator('.toast')).toContainText('Not today.');
+      await expect(page.locator('.toast')).toContainText('ask tomorrow');
+      await expect(page.getByTestId('live')).toHaveText('Not today. ask tomorrow.');
       await expect(box).toHaveAttribute('aria-checked', before);
     });
 
@@ -89,6 +90,7 @@ for (const colorScheme of ['light', 'dark']) {
       const before = (await snapshot(page)).share.settings;
       await page.getByLabel('On battery').selectOption('always');
       await expect.poll(async () => (await snapshot(page)).share.settings.battery).toBe('always');
+      await expect(page.getByTestId('live')).toHaveText('Saved. Undo is at the end of the page.');
       await page.getByRole('button', { name: 'Undo' }).click();
       await expect.poll(async () => (await snapshot(page)).share.settings).toEqual(before);
     });

@@ -133,3 +133,33 @@ test('the skip link leads to the content', async ({ page, enter }) => {
   await page.keyboard.press('Enter');
   await expect(page.locator('main')).toBeFocused();
 });
+
+test('a pause leaves the focus where it was pressed, and takes it from nowhere else', async ({ page, enter }) => {
+  await enter(page, { scene: ['donor', 'helping'] });
+  const pause = page.getByRole('button', { name: 'Pause for 1 hour' });
+  const resume = page.getByRole('button', { name: 'Resume now' });
+  await pause.focus();
+  await page.keyboard.press('Enter');
+  await expect(resume).toBeFocused();
+  await page.keyboard.press('Enter');
+  await expect(pause).toBeFocused();
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('Enter');
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('Tab');
+  await expect(page.getByRole('button', { name: 'Until I turn it back on' })).toBeFocused();
+  await page.keyboard.press('Enter');
+  await expect(resume).toBeFocused();
+
+  // By itself: neither from elsewhere, nor to another button that nobody chose.
+  const box = page.getByRole('switch');
+  await box.focus();
+  await ask(page, { call: 'resume' });
+  await expect(pause).toBeVisible();
+  await expect(box).toBeFocused();
+  await pause.focus();
+  await ask(page, { call: 'pause', until: 'open' });
+  await expect(resume).toBeVisible();
+  await expect(resume).not.toBeFocused();
+  await ask(page, { call: 'resume' });
+});

@@ -17,6 +17,8 @@ test('killed for ten seconds and started again', async ({ page, enter, node, tra
     await expect(banner).toBeVisible({ timeout: 3000 });
     expect(Date.now() - gone).toBeLessThan(3000);
     await expect(banner.getByRole('button', { name: 'Start' })).toHaveCount(transport === 'app' ? 1 : 0);
+    // A page cannot start it, and would never find it at another port.
+    await expect(banner.getByText('potluck ui', { exact: true })).toHaveCount(transport === 'app' ? 0 : 1);
     await expect(page.getByTestId('live')).toContainText("isn't running");
     await expect(page.getByRole('table')).toBeVisible();
     await page.waitForTimeout(10_000 - (Date.now() - gone));

@@ -1,5 +1,5 @@
 // Criterion 11: each trouble has a headline, a code and exactly one primary action, is said once, and goes with its cause.
-import { expect, go, JARGON, raise, snapshot, test, text } from './fixtures.mjs';
+import { ask, expect, go, JARGON, raise, snapshot, test, text } from './fixtures.mjs';
 
 for (const colorScheme of ['light', 'dark']) {
   test.describe(colorScheme, () => {
@@ -102,4 +102,74 @@ test('several troubles of one code, and compilers of one path, are all shown', a
   await go(page, 'overview');
   await expect(page.locator('[data-code]')).toHaveCount(0);
   expect(broken).toEqual([]);
+});
+
+test('a report that the node refuses says why, and so do the parts that need its jobs', async ({ page, enter, transport }) => {
+  test.skip(transport === 'app', 'the refusals are put into the WebSocket');
+  const refused = new Set();
+  await page.routeWebSocket(/\/ws$/, (socket) => {
+    const server = socket.connectToServer();
+    socket.onMessage((message) => {
+      const { id, call } = JSON.parse(message);
+      if (refused.has(call?.call)) socket.send(JSON.stringify({ id, last: true, value: { error: `${call.call}: not now\nhint: look later` } }));
+      else server.send(message);
+    });
+  });
+  await enter(page, { scene: ['developer', 'clear'] });
+  const build = (await ask(page, { call: 'builds', limit: 20 })).find((b) => b.end !== 'running');
+  const main = page.locator('main');
+  refused.add('jobs');
+  for (const tab of ['timeline', 'slowest', 'here', 'details']) {
+    await page.evaluate((hash) => (location.hash = hash), `#/builds/${build.id}/${tab}`);
+    await expect(main).toContainText('jobs: not now', { timeout: 8000 });
+    await expect(main).toContainText('look later');
+    await expect(main.locator('canvas')).toHaveCount(0);
+  }
+  await go(page, `builds/${build.id}/summary`);
+  await expect(page.getByTestId('headline')).toBeVisible();
+  await expect(main).not.toContainText('not now');
+  // The report is known from before, and nothing is any more.
+  refused.add('report');
+  await page.evaluate((id) => (location.hash = `#/builds/${id}/timeline`), build.id);
+  await expect(main).toContainText('jobs: not now');
+  refused.clear();
+  await go(page, `builds/${build.id}/summary`);
+  await go(page, `builds/${build.id}/timeline`);
+
+  refused.add('report');
+  await go(page, 'builds');
+  await page.evaluate((id) => (location.hash = `#/builds/${id}`), build.id);
+  await expect(main).toContainText('report: not now');
+  await expect(main).toContainText('look later');
+  refused.clear();
+  await page.evaluate(() => (location.hash = '#/builds/nosuch'));
+  await expect(main).toContainText('nosuch');
+  await expect(main).not.toContainText('Loading');
+});
+
+test('what is wrong with one machine stands on its page', async ({ page, enter, transport }) => {
+  test.skip(transport === 'app', 'the trouble is put into the WebSocket');
+  let name = '';
+  await page.routeWebSocket(/\/ws$/, (socket) => {
+    const server = socket.connectToServer();
+    socket.onMessage((message) => server.send(message));
+    server.onMessage((message) => {
+      const frame = JSON.parse(message);
+      for (const problem of frame.value?.sections?.problems ?? []) if (name) problem.fix.action = { is: 'view', name };
+      socket.send(JSON.stringify(frame));
+    });
+  });
+  await enter(page, { scene: ['developer', 'clear'] });
+  const [, one, other] = (await snapshot(page)).machines;
+  name = `machines/${one.id}`;
+  await raise(page, 'T1');
+  const { detail } = (await snapshot(page)).problems.find((p) => p.code === 'T1');
+  const card = page.locator('[data-code="T1"]');
+  await go(page, 'overview');
+  await card.locator('.button.primary').click();
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText(one.name);
+  await expect(card).toContainText(detail);
+  await expect(card.getByRole('button')).toHaveCount(0);
+  await go(page, `machines/${other.id}`);
+  await expect(card).toHaveCount(0);
 });
