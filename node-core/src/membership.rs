@@ -228,8 +228,15 @@ impl Membership {
 
     /// Whether this node was in a team and is not any more.
     pub fn was_removed(&self) -> bool {
+        self.removed_by().is_some()
+    }
+
+    /// Who took this node out of its team; itself, if it left.
+    pub fn removed_by(&self) -> Option<NodeId> {
         let state = self.lock();
-        state.set.as_ref().is_some_and(|set| set.verdict().removed.contains_key(&self.identity().id()))
+        let set = state.set.as_ref()?;
+        let removal = set.verdict().removed.get(&self.identity().id())?;
+        set.statement(*removal).map(Statement::by)
     }
 
     /// Who waits to be taken in.

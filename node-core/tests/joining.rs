@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::limits::{ASKING_PER_ADDRESS_MAX, FAREWELL};
+use potluck_model::nearby::TeamTag;
 use potluck_model::team::Role;
 use potluck_model::team::check::Check;
 use potluck_node::membership::door::{Asking, News};
@@ -93,7 +94,7 @@ fn start(node: &Node, way: Way) -> (Attempt, mpsc::UnboundedReceiver<Pending>) {
 }
 
 fn ask(addr: SocketAddr) -> Way {
-    Way::Ask(vec![addr.to_string()])
+    Way::Ask { vias: vec![addr.to_string()], team: None }
 }
 
 async fn ended(attempt: Attempt) -> Result<Joined, JoinError> {
@@ -130,6 +131,26 @@ async fn who_asks_without_a_link_waits_for_a_keeper_and_both_see_the_same_pictur
     assert_eq!(ended(attempt).await.unwrap().check, Some(asking.check));
     assert_eq!(keeper.membership().view(), joiner.membership.view());
     assert!(keeper.membership().door().waiting().is_empty());
+}
+
+#[tokio::test]
+async fn who_answers_for_a_team_that_is_picked_and_is_of_another_gets_nobody() {
+    let (mut impostor, mut keeper) = (Keeper::founder().await, Keeper::founder().await);
+    let team = TeamTag::of(keeper.node.invite(1).team);
+    let joiner = Node::start().await;
+    let by = |addresses: &[SocketAddr]| Way::Ask {
+        vias: addresses.iter().map(SocketAddr::to_string).collect(),
+        team: Some(team),
+    };
+    let refused = ended(start(&joiner, by(&[impostor.node.addr])).0).await;
+    assert!(matches!(refused, Err(JoinError::OtherTeam)), "{refused:?}");
+    assert!(!joiner.membership.view().joined && impostor.membership().door().waiting().is_empty());
+    // Whoever is announced behind it is found all the same.
+    let (attempt, _screen) = start(&joiner, by(&[impostor.node.addr, keeper.node.addr]));
+    let asking = keeper.asked().await;
+    keeper.membership().door().answer(asking.id, true);
+    assert_eq!(TeamTag::of(ended(attempt).await.unwrap().team), team);
+    assert!(impostor.news.try_recv().is_err(), "its keeper was asked");
 }
 
 #[tokio::test]

@@ -144,6 +144,10 @@ fn who_left_or_was_removed_comes_back_with_a_new_key_by_itself() {
     let (first, first_key) = (id(), keys());
     joiner.team(&["leave"]);
     assert_eq!(id(), first, "the key is changed when another one is needed");
+    let codes =
+        |status: Value| status["problems"].as_array().unwrap().iter().map(|p| p["code"].clone()).collect::<Vec<_>>();
+    let told = codes(joiner.json(&["status"]));
+    assert!(told.contains(&"no_team".into()) && !told.contains(&"R2".into()), "who left was not removed: {told:?}");
     joiner.team(&["join", &link()]);
     let second = id();
     assert!(second != first && is_in(&second) && keys() != first_key);

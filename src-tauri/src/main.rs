@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use potluck_api::tray::{Does, NodeState, Pace, Tray};
+use potluck_api::tray::{Does, NodeState, Pace, Tray, Wishes, starts_at_login};
 use potluck_node::dirs::{Dirs, make_private};
 use tauri::{AppHandle, Manager, RunEvent};
 
@@ -136,7 +136,7 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<Seen>) {
     let now = || clock.elapsed().as_millis() as u64;
     let mut pace = Pace::new(first.clone(), 0);
     let (mut seen, mut wanted) = (None, first);
-    let (mut started_at_login, mut opened) = (None, None);
+    let (mut started_at_login, mut wishes) = (None, Wishes::default());
     loop {
         let wait = pace.wake(&wanted).map(|at| Duration::from_millis(at.saturating_sub(now()).max(1)));
         let heard = match wait {
@@ -146,15 +146,15 @@ fn follow(app: &AppHandle, first: Tray, news: &Receiver<Seen>) {
         match heard {
             Ok(state) => {
                 if let Seen::Running(snapshot) = &state {
-                    let wish = potluck_api::tray::starts_at_login(snapshot);
+                    let wish = starts_at_login(snapshot);
                     if let Some(wish) = wish.filter(|wish| started_at_login.replace(*wish) != Some(*wish)) {
                         start_at_login(wish);
                     }
-                    let request = snapshot.open.as_ref().map_or(0, |open| open.id);
-                    if opened.replace(request).is_some_and(|before| before != request) {
-                        let view = snapshot.open.as_ref().map(|open| open.view.clone());
-                        on_main(app, move |app| window::open(app, view.as_deref()));
+                    if let Some(view) = wishes.heard(snapshot) {
+                        on_main(app, move |app| window::open(app, Some(&view)));
                     }
+                } else {
+                    wishes = Wishes::default();
                 }
                 seen = Some(state);
             }

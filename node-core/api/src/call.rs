@@ -172,7 +172,7 @@ pub enum Call {
 
     /// [`crate::build::BuildRow`]s, newest first.
     Builds {
-        /// At most so many.
+        /// At most so many; None: all.
         limit: Option<u32>,
     },
     /// [`crate::build::Report`] of `last` or a build's id or name.

@@ -435,6 +435,23 @@ pub fn starts_at_login(snapshot: &Snapshot) -> Option<bool> {
     (!snapshot.this.demo && (snapshot.share.on || !wish)).then_some(wish)
 }
 
+/// Hears of views that somebody asked for outside the window, each once. To be made anew when the node ended: the next
+/// one counts from the beginning.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// The last request; 0: none was made. None: nothing was heard yet, and what was asked before is not asked now.
+    last: Option<u64>,
+}
+
+impl Wishes {
+    /// The view to open now.
+    pub fn heard(&mut self, snapshot: &Snapshot) -> Option<String> {
+        let id = snapshot.open.as_ref().map_or(0, |open| open.id);
+        let is_new = self.last.replace(id).is_some_and(|before| before != id);
+        snapshot.open.as_ref().filter(|_| is_new).map(|open| open.view.clone())
+    }
+}
+
 /// The panel's colour, which no desktop tells: `forced` is the person's word ("light", "dark"), `desktop` is
 /// `XDG_CURRENT_DESKTOP`, `theme` the toolkit's.
 pub fn panel(forced: Option<&str>, desktop: &str, theme: &str, theme_is_dark: bool) -> Panel {

@@ -402,6 +402,11 @@ impl TeamSet {
         self.statements.values().map(Arc::as_ref)
     }
 
+    /// The statement with this digest.
+    pub fn statement(&self, id: StatementId) -> Option<&Statement> {
+        self.statements.get(&id).map(Arc::as_ref)
+    }
+
     /// Takes in what another node knows. The order does not matter, neither within the list nor between calls.
     pub fn merge(&mut self, incoming: Vec<Statement>) -> Merged {
         let mut merged = Merged::default();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use potluck_model::ids::{JobId, NodeId, ToolchainId};
 use potluck_model::limits::{FAULT_RETRIES_MAX, SIBLINGS_MAX};
@@ -250,6 +251,7 @@ impl Core {
         self.totals.bad_outputs += 1;
         let marks = self.marks.entry(peer).or_default();
         marks.bad_output += 1;
+        marks.refused_at = Some(Instant::now());
         marks.last = why.clone();
         self.note(id, why);
         Outcome::Home(Reason::BadOutput)

@@ -26,7 +26,7 @@ impl Core {
             },
             reason: words::short(&share.state, &super::sharing::clock_now()),
             this_pc: true,
-            used: self.guests.running() as u32,
+            used: self.guests.running() as u32 + self.submitter.running_here(),
             used_by_me: self.submitter.running_here(),
             offered: share.slots,
             cores: cores(),
@@ -82,13 +82,18 @@ impl Core {
         PoolView {
             machines: machines.iter().filter(connected).count() as u32,
             cores: machines.iter().map(|m| m.offered).sum(),
-            cores_free: machines.iter().map(|m| m.offered.saturating_sub(m.used)).sum(),
+            cores_free: machines.iter().map(|m| m.offered.saturating_sub(lent(m))).sum(),
             sharing: count(MachineState::Sharing),
             in_use: count(MachineState::InUse),
             unavailable: count(MachineState::Unavailable),
             discovery: self.discovery(),
         }
     }
+}
+
+/// Of the cores that a machine offers, how many are in use: this PC's own jobs need none of them.
+fn lent(machine: &Machine) -> u32 {
+    machine.used - if machine.this_pc { machine.used_by_me } else { 0 }
 }
 
 /// State of another PC, by what it said itself.

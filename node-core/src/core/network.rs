@@ -73,6 +73,7 @@ impl Core {
             News::Sight(sight) => self.network.sight = sight,
             News::Gone(node) => {
                 self.network.departed.insert(node);
+                self.strange.remove(&node);
                 if self.peers.get(&node).is_some_and(|p| p.link.is_none()) {
                     self.peers.remove(&node);
                 }
@@ -164,6 +165,7 @@ impl Core {
             self.store_remembered();
         }
         self.network.departed.retain(|node| view.is_member(*node));
+        self.strange.retain(|node, _| view.is_member(*node));
         for (node, peer) in &mut self.peers {
             // Renamed since its hello.
             if let (Some(hello), Some(member)) = (&mut peer.hello, view.members.get(node))

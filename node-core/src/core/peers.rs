@@ -259,6 +259,10 @@ impl Core {
         match kind {
             frame::Kind::Hello(hello) => self.hello(peer, hello),
             frame::Kind::Ping(ping) => {
+                // Its number is its sender's clock: one that is set right is no problem any more.
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.clock_skew_us = skew_us(ping.id);
+                }
                 self.send(peer, frame::Kind::Pong(pool::Pong { id: ping.id }));
             }
             frame::Kind::Pong(pong) => self.pong(peer, pong.id),
@@ -307,7 +311,7 @@ impl Core {
         let serves = hello.slots > 0;
         let membership = hello.membership.clone();
         if let Some(known) = self.peers.get_mut(&peer) {
-            known.clock_skew_us = hello.clock_us as i64 - Self::clock_us() as i64;
+            known.clock_skew_us = skew_us(hello.clock_us);
             known.hello = Some(hello);
         }
         if membership != self.membership.digest().map(|d| d.0.to_vec()).unwrap_or_default() {
@@ -707,6 +711,11 @@ impl Core {
         self.tools_settled(toolchain);
         self.tell_watchers();
     }
+}
+
+/// How far another PC's clock is ahead of this one's.
+fn skew_us(clock_us: u64) -> i64 {
+    (clock_us as i64).saturating_sub(Core::clock_us() as i64)
 }
 
 /// Reads a file and sends it as zstd in chunks; the number of bytes that went out.

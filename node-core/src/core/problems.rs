@@ -3,19 +3,22 @@
 //! nodes raise it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use potluck_api::view::{Check, CheckState, Discovery, Fix, FixAction, KeyPlace, Problem};
 use potluck_api::words::problem as words;
 use potluck_model::notify::Happened;
 use serde_json::{Value, json};
 
-use super::Core;
 use super::peers::Stage;
 use super::snapshot::shown_name;
 use super::view::name_of;
+use super::{Core, Marks};
 
 /// A team without a reachable peer is nothing to tell of before this time (UX 2.9, N1 and N4).
 const ALONE_AFTER_MS: u64 = 30_000;
+/// How long a result that was not taken is a problem: one may have been a disk's fault, and who goes on is shown on.
+const REFUSED_SHOWN: Duration = Duration::from_secs(6 * 3600);
 /// Clocks that differ by more are shown (UX 2.9, C1).
 const SKEW_US_MAX: u64 = 300_000_000;
 /// A problem is told by a notification when it lasts: what goes by itself is no reason to disturb anybody.
@@ -26,11 +29,11 @@ const TELL_AGAIN_MS: u64 = 3_600_000;
 const LOOK_EVERY_MS: u64 = 1000;
 
 /// One problem before it has words.
-struct Found {
-    code: &'static str,
-    about: String,
-    detail: String,
-    action: FixAction,
+pub(super) struct Found {
+    pub(super) code: &'static str,
+    pub(super) about: String,
+    pub(super) detail: String,
+    pub(super) action: FixAction,
 }
 
 fn view(name: &str) -> FixAction {
@@ -43,7 +46,7 @@ fn command(text: impl Into<String>) -> FixAction {
 
 impl Core {
     fn found_problems(&self) -> Vec<Found> {
-        let mut out = Vec::new();
+        let mut out: Vec<Found> = self.team_problem().into_iter().collect();
         let mut add = |code, about: String, detail: String, action| out.push(Found { code, about, detail, action });
         let is_alone = self.membership.view().joined && !self.peers.values().any(|p| p.link.is_some());
         if is_alone && self.sees_members() && crate::net::is_wireless() {
@@ -87,8 +90,9 @@ impl Core {
                 let detail = format!("It differs from this computer's by {} minutes.", skew_s / 60);
                 add("C1", format!("{} or of this computer", name()), detail, command("timedatectl"));
             }
-            if let Some(marks) = self.marks.get(id).filter(|m| m.bad_output > 0) {
-                add("R1", name(), marks.last.clone(), view("machines"));
+            let lately = |marks: &&Marks| marks.refused_at.is_some_and(|at| at.elapsed() < REFUSED_SHOWN);
+            if let Some(marks) = self.marks.get(id).filter(lately) {
+                add("R1", name(), marks.last.clone(), view(&format!("machines/{id}")));
             }
             for (toolchain, stage) in &peer.toolchains {
                 if let Stage::Failed(why) = stage {
@@ -162,7 +166,6 @@ impl Core {
             })
         };
         let mut all: Vec<Problem> = self.found_problems().into_iter().filter_map(problem).collect();
-        all.extend(self.team_problems());
         all.sort_by_key(|p| (words::rank(&p.code), p.headline.clone()));
         all
     }
@@ -184,7 +187,7 @@ impl Core {
             json!({"code": p.code, "text": text, "fix": fix(&p)})
         };
         let mut all: Vec<Value> = self.problems().into_iter().map(line).collect();
-        if !self.membership.view().joined && self.team_problems().is_empty() {
+        if !self.membership.view().joined && self.team_problem().is_none() {
             let fix = "potluck team create NAME, or potluck team join LINK";
             all.insert(0, json!({"code": "no_team", "text": "This PC is in no team.", "fix": fix}));
         }

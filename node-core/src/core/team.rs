@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use potluck_api::call::Call;
 use potluck_api::view::{
-    CheckWord, Fix, FixAction, Invitation, InviteView, JoinAsk, Joining, KeyPlace, MemberView, Problem, RecentRow,
-    TeamView,
+    CheckWord, FixAction, Invitation, InviteView, JoinAsk, Joining, KeyPlace, MemberView, RecentRow, TeamView,
 };
 use potluck_model::ids::{NodeId, ToolchainId};
+use potluck_model::nearby::TeamTag;
 use potluck_model::notify::Happened;
 use potluck_model::team::Role;
 use potluck_model::team::check::Check;
@@ -19,6 +19,7 @@ use potluck_wire::ipc;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
+use super::problems::Found;
 use super::roles::Roles;
 use super::snapshot::shown_name;
 use super::{Core, Event, Replies};
@@ -57,8 +58,6 @@ pub(crate) struct State {
     sent: HashMap<ToolchainId, HashMap<NodeId, bool>>,
     /// Where the node's key lies; None: it was not said.
     pub(crate) key: Option<KeyPlace>,
-    /// Since when the key is locked in the keyring, milliseconds since 1970.
-    locked_ms: u64,
     /// Makes the keyring be asked again; None: it has given the key, or is not asked.
     keyring: Option<crate::keys::Again>,
 }
@@ -119,7 +118,6 @@ impl Core {
     /// Where the node's key lies, for the snapshot.
     pub fn key_lies(&mut self, place: KeyPlace) {
         self.team.key = Some(place);
-        self.team.locked_ms = if self.membership.is_locked() { now_ms() } else { 0 };
     }
 
     /// The keyring has not given or taken the key yet: a person can make it be asked again.
@@ -226,7 +224,7 @@ impl Core {
             Call::TeamAsk { nearby } => match self.nearby.iter().find(|team| team.id == *nearby) {
                 Some(team) => {
                     let vias = team.keepers.iter().take(ASKED_MAX).map(SocketAddr::to_string).collect();
-                    (Ok(Way::Ask(vias)), team.name.clone())
+                    (Ok(Way::Ask { vias, team: TeamTag::read(&team.id) }), team.name.clone())
                 }
                 None => (
                     Err(
@@ -237,7 +235,7 @@ impl Core {
                 ),
             },
             Call::TeamAskAddress { address } => {
-                (invite::typed_address(address).map(|via| Way::Ask(vec![via])), String::new())
+                (invite::typed_address(address).map(|via| Way::Ask { vias: vec![via], team: None }), String::new())
             }
             _ => return Some(call),
         };
@@ -507,39 +505,22 @@ impl Core {
     }
 
     /// What of team and key needs the person.
-    pub fn team_problems(&self) -> Vec<Problem> {
-        let mut out = Vec::new();
+    pub(super) fn team_problem(&self) -> Option<Found> {
+        let removed_by = self.membership.removed_by();
         if self.membership.is_locked() {
-            let words = potluck_api::words::problem::known("K1").expect("a code of the list");
-            out.push(Problem {
-                code: words.code.to_owned(),
-                headline: words.headline.to_owned(),
-                detail: "Builds go on here, without the team, until the keyring is unlocked. Potluck looks every 10 \
-                         seconds."
-                    .to_owned(),
-                fix: Fix {
-                    label: words.label.to_owned(),
-                    action: FixAction::Call { json: json!(Call::UnlockKey).to_string() },
-                },
-                attention: words.attention,
-                since_ms: self.team.locked_ms,
-            });
-        } else if self.membership.was_removed() {
-            let name = self.membership.list().name.unwrap_or_default();
-            out.push(Problem {
-                code: "R2".to_owned(),
-                headline: format!("This computer was removed from the team {name}."),
-                detail: "It builds alone now. It can join another team, or this one again: it gets a new key for that."
-                    .to_owned(),
-                fix: Fix {
-                    label: "Join a team".to_owned(),
-                    action: FixAction::View { name: "settings/team".to_owned() },
-                },
-                attention: true,
-                since_ms: 0,
-            });
+            let detail =
+                "Builds go on here, without the team, until the keyring is unlocked. Potluck looks every 10 seconds.";
+            let action = FixAction::Call { json: json!(Call::UnlockKey).to_string() };
+            Some(Found { code: "K1", about: String::new(), detail: detail.to_owned(), action })
+        } else if removed_by.is_some_and(|by| by != self.membership.identity().id()) {
+            let about = self.membership.list().name.unwrap_or_default();
+            let detail =
+                "It builds alone now. It can join another team, or this one again: it gets a new key for that.";
+            let action = FixAction::View { name: "settings/team".to_owned() };
+            Some(Found { code: "R2", about, detail: detail.to_owned(), action })
+        } else {
+            None
         }
-        out
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use potluck_model::ids::{NodeId, TeamId};
 use potluck_model::limits::{ASKING_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, KEEPERS_TOLD_MAX};
+use potluck_model::nearby::TeamTag;
 use potluck_model::team::check::Check;
 use potluck_wire::team::{JoinConfirm, JoinOffer, JoinRefusal, JoinRequest, JoinWelcome};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -37,6 +38,8 @@ pub enum JoinError {
     Unreachable(Vec<(String, String)>),
     /// Somebody else answers at the keeper's address.
     WrongNode(String),
+    /// Who answers is in another team than the one that was picked.
+    OtherTeam,
     /// The address that was asked is this PC's own.
     Itself(String),
     /// The keeper's node, or a keeper, said no.
@@ -60,6 +63,9 @@ impl fmt::Display for JoinError {
             Self::WrongNode(via) => write!(
                 f,
                 "the machine at {via} is not the one that made this invitation; nothing was sent to it\nhint: ask for a new invitation"
+            ),
+            Self::OtherTeam => f.write_str(
+                "whoever answered there is in another team than the one that was picked; nothing was joined\nhint: ask somebody in the team for an invitation",
             ),
             Self::Itself(via) => write!(f, "{via} is this PC itself\nhint: give the address of a PC of the team"),
             Self::Refused(JoinRefusal::JoinInviteInvalid) => {
@@ -109,8 +115,14 @@ impl From<io::Error> for JoinError {
 pub enum Way {
     /// By an invitation.
     Link(JoinLink),
-    /// By asking at addresses of its members, `host:port`.
-    Ask(Vec<String>),
+    /// By asking at addresses of its members.
+    Ask {
+        /// `host:port` of each.
+        vias: Vec<String>,
+        /// The team that was picked, as it announces itself: whoever answers an announcement for another team is not
+        /// believed. None: whatever team is there.
+        team: Option<TeamTag>,
+    },
 }
 
 /// A keeper is being asked.
@@ -150,34 +162,40 @@ pub async fn enter(
     addresses: &[String],
     pending: impl Fn(Pending) + Send,
 ) -> Result<Joined, JoinError> {
-    let (team, vias, keeper) = match way {
-        Way::Link(link) => (Some(link.team), &link.via, Some(link.keeper)),
-        Way::Ask(vias) => (None, vias, None),
+    let (link, picked, mut vias) = match way {
+        Way::Link(link) => (Some(link), None, &link.via[..]),
+        Way::Ask { vias, team } => (None, *team, &vias[..]),
     };
-    membership.may_join(team).map_err(JoinError::Membership)?;
-    let link = match way {
-        Way::Link(link) => Some(link),
-        Way::Ask(_) => None,
-    };
-    let me = Joiner { membership, link, name, addresses, pending: &pending };
-    let mut keepers = match me.at(dial(membership, vias, keeper).await?).await? {
-        Met::Joined(joined) => return Ok(joined),
-        Met::Elsewhere(keepers) => keepers,
+    membership.may_join(link.map(|link| link.team)).map_err(JoinError::Membership)?;
+    let me = Joiner { membership, link, picked, name, addresses, pending: &pending };
+    let mut keepers = loop {
+        let (found, left) = dial(membership, vias, link.map(|link| link.keeper)).await?;
+        match me.at(found).await {
+            Ok(Met::Joined(joined)) => return Ok(joined),
+            Ok(Met::Elsewhere(keepers)) => break keepers,
+            // Anybody can announce anything: the team's own PCs may be further down.
+            Err(JoinError::OtherTeam) if !left.is_empty() => vias = left,
+            Err(error) => return Err(error),
+        }
     };
     // Once: whoever is sent on from there as well is sent in circles.
     keepers.truncate(KEEPERS_TOLD_MAX);
     let refused = JoinError::Refused(JoinRefusal::JoinNotKeeper);
-    let Ok(found) = dial(membership, &keepers, None).await else { return Err(refused) };
+    let Ok((found, _)) = dial(membership, &keepers, None).await else { return Err(refused) };
     match me.at(found).await? {
         Met::Joined(joined) => Ok(joined),
         Met::Elsewhere(_) => Err(refused),
     }
 }
 
-/// Connects to the first address that works; without `keeper` to whoever answers there.
-async fn dial(membership: &Arc<Membership>, vias: &[String], keeper: Option<NodeId>) -> Result<PeerStream, JoinError> {
+/// Connects to the first address that works; without `keeper` to whoever answers there. Also the addresses behind it.
+async fn dial<'a>(
+    membership: &Arc<Membership>,
+    vias: &'a [String],
+    keeper: Option<NodeId>,
+) -> Result<(PeerStream, &'a [String]), JoinError> {
     let (mut tried, mut itself) = (Vec::new(), None);
-    for via in vias {
+    for (at, via) in vias.iter().enumerate() {
         let resolved = match timeout(JOIN_TIMEOUT, tokio::net::lookup_host(via)).await {
             Ok(Ok(resolved)) => resolved,
             Ok(Err(error)) => {
@@ -191,7 +209,7 @@ async fn dial(membership: &Arc<Membership>, vias: &[String], keeper: Option<Node
         };
         for addr in resolved.take(RESOLVED_MAX) {
             match connect_to_join(membership, addr, keeper).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok((stream, &vias[at + 1..])),
                 Err(ConnectError::WrongNode(_)) if keeper.is_some() => return Err(JoinError::WrongNode(via.clone())),
                 // Without a pin only this node's own key is refused.
                 Err(ConnectError::WrongNode(_)) => itself = Some(via.clone()),
@@ -216,6 +234,7 @@ enum Met {
 struct Joiner<'a, F> {
     membership: &'a Membership,
     link: Option<&'a JoinLink>,
+    picked: Option<TeamTag>,
     name: &'a str,
     addresses: &'a [String],
     pending: &'a F,
@@ -281,6 +300,9 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
             Some(link) => link.team,
             None => TeamId::try_from(offer.team.as_slice()).map_err(|_| broken())?,
         };
+        if self.picked.is_some_and(|picked| picked != TeamTag::of(team)) {
+            return Err(JoinError::OtherTeam);
+        }
         // Another team than the one that this node is in, or was removed from.
         self.membership.may_join(Some(team)).map_err(JoinError::Membership)?;
         let session = Session::of(stream, own, keeper, team)?;

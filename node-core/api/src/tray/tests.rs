@@ -402,6 +402,21 @@ fn it_starts_at_login_once_sharing_was_switched_on() {
 }
 
 #[test]
+fn a_view_is_opened_once_and_a_new_node_opens_none_by_itself() {
+    let mut wishes = Wishes::default();
+    let asked = |id: u64| {
+        let mut s = with(ShareState::Off);
+        s.open = (id > 0).then(|| OpenRequest { id, view: format!("builds/{id}") });
+        s
+    };
+    assert_eq!(wishes.heard(&asked(3)), None, "that was asked before");
+    assert_eq!((wishes.heard(&asked(4)), wishes.heard(&asked(4))), (Some("builds/4".to_owned()), None));
+    assert_eq!(wishes.heard(&asked(0)), None, "nothing to open");
+    let mut wishes = Wishes::default();
+    assert_eq!((wishes.heard(&asked(0)), wishes.heard(&asked(1))), (None, Some("builds/1".to_owned())));
+}
+
+#[test]
 fn icons_suit_the_panel() {
     assert_eq!(panel(None, "KDE", "Breeze", false), Panel::Light);
     assert_eq!(panel(None, "KDE", "Breeze-Dark", false), Panel::Dark);

@@ -72,6 +72,12 @@ pub const ALL: &[Known] = &[
         label: "Check again",
         attention: true,
     },
+    Known {
+        code: "R2",
+        headline: "This computer was removed from the team {}.",
+        label: "Join a team",
+        attention: true,
+    },
     Known { code: "N1", headline: "No other computers are on right now.", label: "Invite someone", attention: false },
 ];
 
