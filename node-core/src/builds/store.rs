@@ -35,6 +35,7 @@ const CHUNK_BYTES_MAX: u64 = 256 << 20;
 /// Builds that are searched for a source.
 const SEARCHED_MAX: usize = 50;
 
+type Gone = Box<dyn Fn(Vec<String>) + Send>;
 type Answer<T> = Box<dyn FnOnce(T) + Send>;
 
 enum Ask {
@@ -51,11 +52,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens it in the background; `loaded` is told of all builds, oldest first.
-    pub fn open(path: PathBuf, loaded: impl FnOnce(Vec<Meta>) + Send + 'static) -> Self {
+    /// Opens it in the background; `loaded` is told of all builds, oldest first, and `gone` of those that were too old
+    /// later, or too much.
+    pub fn open(
+        path: PathBuf,
+        loaded: impl FnOnce(Vec<Meta>) + Send + 'static,
+        gone: impl Fn(Vec<String>) + Send + 'static,
+    ) -> Self {
         let (asks, inbox) = mpsc::channel();
         let work = move || {
-            let mut file = File::open(path);
+            let mut file = File::open(path, Box::new(gone));
             loaded(file.begin());
             file.serve(&inbox);
         };
@@ -109,6 +115,7 @@ struct File {
     again_at: Option<Instant>,
     /// The last failure was said.
     complained: bool,
+    gone: Gone,
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -116,7 +123,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 impl File {
-    fn open(path: PathBuf) -> Self {
+    fn open(path: PathBuf, gone: Gone) -> Self {
         let mut file = Self {
             path,
             db: None,
@@ -125,6 +132,7 @@ impl File {
             waiting: Vec::new(),
             again_at: None,
             complained: false,
+            gone,
         };
         file.db = match database(&file.path) {
             Ok(db) => Some(db),
@@ -268,6 +276,7 @@ impl File {
         }
         if !gone.is_empty() {
             self.remove(&gone);
+            (self.gone)(gone);
         }
     }
 
@@ -298,8 +307,25 @@ impl File {
         }
     }
 
-    fn jobs(&self, id: &str) -> Result<Vec<Job>, String> {
-        let (Some(db), Some((_, chunks))) = (&self.db, self.sizes.get(id)) else { return Ok(Vec::new()) };
+    /// All jobs of a build: those that were written, and those that wait for it.
+    fn jobs(&mut self, id: &str) -> Result<Vec<Job>, String> {
+        let mut jobs = self.written(id)?;
+        jobs.extend(self.waiting.iter().filter(|(meta, _)| meta.id == id).flat_map(|(_, rows)| rows.iter().cloned()));
+        jobs.sort_by_key(|j| j.start_ms);
+        Ok(jobs)
+    }
+
+    fn written(&mut self, id: &str) -> Result<Vec<Job>, String> {
+        let Some((_, chunks)) = self.sizes.get(id) else { return Ok(Vec::new()) };
+        if self.db.is_none() {
+            // What cannot be written can often be read.
+            self.db = database(&self.path).ok();
+        }
+        let Some(db) = &self.db else {
+            return Err(
+                "the history of builds cannot be read now\nhint: is the disk full? potluck log says more".into()
+            );
+        };
         let read = || -> Result<Vec<Job>, String> {
             let table = db.begin_read().map_err(text)?.open_table(JOBS).map_err(text)?;
             let mut jobs = Vec::new();
@@ -311,17 +337,17 @@ impl File {
                     return Err("the build has more jobs than can be".to_owned());
                 }
             }
-            jobs.sort_by_key(|j| j.start_ms);
             Ok(jobs)
         };
         catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("the history is damaged".to_owned()))
     }
 
-    fn find(&self, file: &str) -> Option<(Meta, Job)> {
-        self.metas.values().rev().take(SEARCHED_MAX).find_map(|meta| {
+    fn find(&mut self, file: &str) -> Option<(Meta, Job)> {
+        let searched: Vec<Meta> = self.metas.values().rev().take(SEARCHED_MAX).cloned().collect();
+        searched.into_iter().find_map(|meta| {
             let is_it = |job: &Job| job.file == file || Path::new(&meta.cwd).join(&job.file) == Path::new(file);
             let job = self.jobs(&meta.id).ok()?.into_iter().rev().find(is_it)?;
-            Some((meta.clone(), job))
+            Some((meta, job))
         })
     }
 
@@ -487,4 +513,78 @@ fn unpack(chunk: &[u8]) -> Result<Vec<Job>, String> {
             probe: c.probe[at],
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn job(file: &str) -> Job {
+        Job {
+            start_ms: 0,
+            took_ms: 1,
+            kind: Kind::Here,
+            machine: 0,
+            reason: 0,
+            file: file.to_owned(),
+            wait_ms: 0,
+            understand_ms: 0,
+            travel_ms: 0,
+            compile_ms: 1,
+            finish_ms: 0,
+            repeats: 0,
+            exit: None,
+            probe: false,
+        }
+    }
+
+    fn meta(id: &str, started_ms: u64) -> Meta {
+        Meta { id: id.to_owned(), started_ms, end: Some(End::Ok), ..Meta::default() }
+    }
+
+    fn files(jobs: Vec<Job>) -> Vec<String> {
+        jobs.into_iter().map(|job| job.file).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_written_now_is_read_all_the_same_and_what_cannot_be_read_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("builds.redb");
+        let mut file = File::open(path.clone(), Box::new(|_| ()));
+        file.begin();
+        file.take(meta("a", 1), vec![job("a.c")]);
+        file.write();
+        file.failed("the disk is full");
+        file.take(meta("a", 1), vec![job("b.c")]);
+        file.write();
+        assert_eq!(files(file.jobs("a").unwrap()), ["a.c", "b.c"], "one on the disk, one that waits for it");
+        file.failed("the disk is full");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let why = file.jobs("a").unwrap_err();
+        assert!(why.contains("cannot be read now\nhint: "), "{why}");
+    }
+
+    #[test]
+    fn builds_that_are_too_old_go_and_whoever_lists_them_hears_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&heard);
+        let gone = move |ids| tell.lock().unwrap().push(ids);
+        let mut file = File::open(dir.path().join("builds.redb"), Box::new(gone));
+        file.begin();
+        let now_ms = crate::core::Core::clock_us() / 1000;
+        let old_ms = now_ms - (HISTORY_DAYS + 1) * 86_400_000;
+        for n in 0..WAITING_MAX.min(HISTORY_BUILDS_MIN + 2) {
+            file.take(meta(&format!("old-{n}"), old_ms + n as u64), vec![job("a.c")]);
+        }
+        file.take(meta("new", now_ms), Vec::new());
+        file.write();
+        let gone = heard.lock().unwrap().clone();
+        assert_eq!(gone, [["old-0", "old-1", "old-2"]], "what is more than the least number");
+        assert!(file.jobs("old-0").unwrap().is_empty());
+        assert_eq!(files(file.jobs("old-3").unwrap()), ["a.c"]);
+    }
 }

@@ -126,9 +126,12 @@ pub(crate) struct Builds {
 
 impl Builds {
     pub(super) fn new(dirs: &Dirs, events: &mpsc::UnboundedSender<Event>) -> Self {
-        let loaded = events.clone();
-        let store = Store::open(dirs.state.join("builds.redb"), move |metas| {
+        let (loaded, pruned) = (events.clone(), events.clone());
+        let tell = move |metas| {
             let _ = loaded.send(Event::History(metas));
+        };
+        let store = Store::open(dirs.state.join("builds.redb"), tell, move |ids| {
+            let _ = pruned.send(Event::HistoryGone(ids));
         });
         let clicked = events.clone();
         let notifier = Notifier::start(move |view| {
@@ -687,6 +690,12 @@ impl Core {
         for (conn, call, replies) in self.builds.early.take().unwrap_or_default() {
             self.builds_call(conn, call, replies);
         }
+    }
+
+    /// Builds that the history has not any more are listed no more.
+    pub(super) fn history_gone(&mut self, ids: &[String]) {
+        self.builds.past.retain(|meta| !ids.contains(&meta.id));
+        self.watch.touch();
     }
 
     /// Jobs of a build on other machines and jobs that wait for a core, now.

@@ -13,8 +13,6 @@ use serde_json::{Value, json};
 use super::{ConnId, Core, Replies};
 use crate::builds::Meta;
 
-/// Builds that a list has if nobody says how many.
-const LISTED_USUAL: usize = 100;
 /// Errors that a report has.
 const ERRORS_MAX: usize = 50;
 
@@ -49,7 +47,7 @@ impl Core {
         }
         match call {
             Call::Builds { limit } => {
-                answer(&replies, &self.build_rows(limit.map_or(LISTED_USUAL, |n| n as usize)));
+                answer(&replies, &self.build_rows(limit.map_or(usize::MAX, |n| n as usize)));
             }
             Call::Report { build } => self.of_build(&build, Part::Report, replies),
             Call::Jobs { build } => self.of_build(&build, Part::Columns, replies),

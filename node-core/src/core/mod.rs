@@ -137,6 +137,8 @@ pub enum Event {
     RootEnded(potluck_model::builds::Root),
     /// The history was read: all builds, oldest first.
     History(Vec<crate::builds::Meta>),
+    /// Builds that went from it.
+    HistoryGone(Vec<String>),
     /// Show a view of the window, such as `builds/ID`: somebody clicked a notification.
     Open(String),
     /// Somebody wants to join the team, or joined it.
@@ -188,6 +190,9 @@ pub struct Totals {
 pub struct Marks {
     /// Results with outputs or lists that broke a rule.
     pub bad_output: u64,
+    /// When the last of them came.
+    #[serde(skip)]
+    pub refused_at: Option<Instant>,
     /// Paths that it asked for and must not have.
     pub fault_refused: u64,
     /// The last of them, for people.
@@ -411,6 +416,7 @@ impl Core {
             Event::Received(found) => self.guests.received.found(found),
             Event::RootEnded(root) => self.build_root_ended(root),
             Event::History(metas) => self.history_loaded(metas),
+            Event::HistoryGone(ids) => self.history_gone(&ids),
             Event::Open(view) => self.builds.opened(view),
             Event::Asking(news) => self.door_news(news),
             Event::Joining(attempt, joining) => self.joining(attempt, joining),
