@@ -8,7 +8,7 @@ mod files;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -63,6 +63,8 @@ pub struct Web(Arc<Inner>);
 struct Inner {
     events: mpsc::UnboundedSender<Event>,
     doors: Doors,
+    /// The port of last time: pages that are open come back to it.
+    port_file: PathBuf,
     bound: Mutex<Option<SocketAddr>>,
     sockets: Arc<Semaphore>,
 }
@@ -88,25 +90,51 @@ pub fn loopback(text: &str) -> Result<SocketAddr, String> {
 impl Web {
     /// Not started. Calls go to `events`; sessions are kept below `state`.
     pub fn new(events: mpsc::UnboundedSender<Event>, state: &Path) -> Self {
-        let doors = Doors::open(state.join("web-sessions.json"));
-        Self(Arc::new(Inner { events, doors, bound: Mutex::default(), sockets: Arc::new(Semaphore::new(SOCKETS_MAX)) }))
+        let (doors, port_file) = (Doors::open(state.join("web-sessions.json")), state.join("web-port"));
+        let sockets = Arc::new(Semaphore::new(SOCKETS_MAX));
+        Self(Arc::new(Inner { events, doors, port_file, bound: Mutex::default(), sockets }))
     }
 
-    /// Listens at `address`, or at a free port; where it listens already nothing changes.
+    /// At a node's start: listens where it did before, if pages may wait for it there.
+    pub async fn resume(&self) {
+        if self.0.doors.has_sessions()
+            && self.port_before().is_some()
+            && let Err(error) = self.start(None).await
+        {
+            crate::log::warn(&format!("the window in the browser: {error}"));
+        }
+    }
+
+    fn port_before(&self) -> Option<u16> {
+        std::fs::read_to_string(&self.0.port_file).ok()?.trim().parse().ok().filter(|port| *port > 0)
+    }
+
+    /// Listens at `address`, or at the port of last time, or at a free one; where it listens already nothing changes.
     pub async fn start(&self, address: Option<SocketAddr>) -> Result<SocketAddr, String> {
         let mut bound = self.0.bound.lock().await;
         if let Some(at) = *bound {
             return Ok(at);
         }
-        let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let (before, free) = (self.port_before(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, before.unwrap_or(0)));
+        let (address, other) = address.map_or((usual, Some(free)), |address| (address, None));
         // Whoever calls has checked it for a person; here it is what must stay true.
         if !address.ip().is_loopback() {
             return Err(format!("{address} is not this computer alone\nhint: use 127.0.0.1"));
         }
-        let listener = TcpListener::bind(address)
-            .await
+        let mut listener = TcpListener::bind(address).await;
+        if let (Err(_), Some(other)) = (&listener, other) {
+            listener = TcpListener::bind(other).await;
+        }
+        let listener = listener
             .map_err(|e| format!("{address}: {e}\nhint: another program may use this port; port 0 is any free one"))?;
         let at = listener.local_addr().map_err(|e| e.to_string())?;
+        if before != Some(at.port())
+            && let Err(error) = crate::store::write_whole(&self.0.port_file, at.port().to_string().as_bytes())
+        {
+            // Then a page that is open does not come back by itself.
+            crate::log::warn(&format!("{}: {error}", self.0.port_file.display()));
+        }
         let files = tokio::task::spawn_blocking(Files::find).await.map_err(|e| e.to_string())?;
         let served = Served { web: self.clone(), at, files: Arc::new(files) };
         let app = Router::new()

@@ -104,8 +104,9 @@ fn without_a_node_a_report_has_what_there_is() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join(".local/state/potluck");
     std::fs::create_dir_all(&state).unwrap();
-    let of_log: String = (0..300).map(|n| format!("{n}.0 info line\n")).collect();
-    std::fs::write(state.join("node.log"), of_log).unwrap();
+    let of_log = |lines: std::ops::Range<u32>| lines.map(|n| format!("{n}.0 info line\n")).collect::<String>();
+    std::fs::write(state.join("node.log.1"), of_log(0..250)).unwrap();
+    std::fs::write(state.join("node.log"), of_log(250..300)).unwrap();
     let ended = without_a_node(dir.path(), &["--bundle", "report.txt"]);
     assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
     let bundle = std::fs::read_to_string(dir.path().join("report.txt")).unwrap();

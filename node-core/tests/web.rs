@@ -125,6 +125,23 @@ fn a_session_outlives_a_restart_of_the_node() {
 }
 
 #[test]
+fn a_page_comes_back_where_it_was_and_where_that_is_taken_anywhere() {
+    let mut node = Node::start(REAL);
+    let (at, session) = node.session();
+    node.stop();
+    node.again();
+    // Nobody asked for an address: a page that is open knows only the old one.
+    assert_eq!(page(at, &session).call(1, &json!({"call": "status"}))["schema"], 1);
+    node.stop();
+    let taken = std::net::TcpListener::bind(at).unwrap();
+    node.again();
+    let (other, _) = node.url();
+    assert_ne!(other, at);
+    assert_eq!(page(other, &session).call(1, &json!({"call": "status"}))["schema"], 1);
+    drop(taken);
+}
+
+#[test]
 fn too_long_a_message_closes_the_page_and_the_node_goes_on() {
     let node = Node::start(REAL);
     let (at, session) = node.session();

@@ -320,7 +320,9 @@ impl Report {
 
     fn log(&mut self, path: &Path) {
         self.title("End of the log");
-        match end_of(path) {
+        // A log that has just begun goes on from the one before.
+        let before = end_of(&path.with_extension("log.1")).unwrap_or_default();
+        match end_of(path).map(|lines| before + &lines) {
             Ok(lines) if lines.is_empty() => self.line("empty"),
             Ok(lines) => {
                 let first = lines.lines().count().saturating_sub(LOG_LINES);

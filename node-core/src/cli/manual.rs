@@ -38,9 +38,11 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "$XDG_STATE_HOME/potluck/",
-        "This PC's key, its team, the log (node.log); ~/.local/state/potluck if the variable is not set. Whoever has the \
-         key is this PC.",
+        "Its team, the history of builds, the log (node.log), and this PC's key, unless the desktop's keyring has it: \
+         potluck doctor says where it is; ~/.local/state/potluck if the variable is not set. Whoever has the key is \
+         this PC.",
     ),
+    ("$XDG_DATA_HOME/net.potluck.tray/", "What the window keeps; ~/.local/share/net.potluck.tray if it is not set."),
     (
         "$XDG_CACHE_HOME/potluck/",
         "Toolchains, files of other nodes, and bin/, the masquerade directory of this user; ~/.cache/potluck if the \

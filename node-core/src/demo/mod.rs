@@ -59,6 +59,8 @@ async fn start(seed: u64, dirs: Dirs, address: Option<SocketAddr>) -> Result<(),
     if let Some(address) = address {
         let at = web.start(Some(address)).await?;
         println!("the window is at http://{at}; potluck ui opens it");
+    } else {
+        web.resume().await;
     }
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut world = World::new(seed, wall.as_millis() as u64);

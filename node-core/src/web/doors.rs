@@ -99,6 +99,12 @@ impl Doors {
         Some(session)
     }
 
+    /// Whether any page may come back.
+    pub(super) fn has_sessions(&self) -> bool {
+        let now = unix_s();
+        self.lock().sessions.iter().any(|s| is_good(s, now))
+    }
+
     /// Whether this is a session's token.
     pub(super) fn knows(&self, token: &str) -> bool {
         let (hash, now) = (blake3::hash(token.as_bytes()), unix_s());
