@@ -20,6 +20,11 @@ pub trait Sensor: Send {
         false
     }
 
+    /// Time since somebody else who sits at this PC did something: another person's session that has the screen.
+    fn others(&mut self, _now: Duration) -> Option<Duration> {
+        None
+    }
+
     /// What it sees at `now` ([`boot_time`]); None: it does not work here, or not now.
     fn look(&mut self, now: Duration) -> Option<Presence>;
 }
@@ -30,12 +35,13 @@ pub fn boot_time() -> Duration {
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
 }
 
-/// All sources together. The first that knows of input decides, because those behind it are coarser; a lock counts
-/// whoever saw it. Returns also who it was; nobody means that somebody may be there.
+/// All sources together. The first that knows of input decides, because those behind it are coarser, but it knows of one
+/// person only: whoever else sits here counts as well. A lock counts whoever saw it. Returns also who it was; nobody means that somebody may be there.
 pub fn look(sensors: &mut [Box<dyn Sensor>], now: Duration) -> (Presence, Option<&'static str>) {
     let mut all = Presence::default();
-    let (mut source, mut key_age) = (None, None);
+    let (mut source, mut key_age, mut others) = (None, None, None);
     for sensor in sensors {
+        others = others.or_else(|| sensor.others(now));
         let Some(seen) = sensor.look(now) else { continue };
         if source.is_none() && (seen.input_age.is_some() || seen.locked_for.is_some()) {
             source = Some(sensor.name());
@@ -46,6 +52,7 @@ pub fn look(sensors: &mut [Box<dyn Sensor>], now: Duration) -> (Presence, Option
         all.input_age = all.input_age.or(seen.input_age);
         all.locked_for = all.locked_for.max(seen.locked_for);
     }
+    all.input_age = all.input_age.into_iter().chain(others).min();
     // Keys behind a lock: somebody types the password. The lock counts from the last of them.
     if let (Some(locked), Some(age)) = (all.locked_for, key_age) {
         all.locked_for = Some(locked.min(age));
@@ -58,6 +65,23 @@ mod tests {
     use super::*;
 
     struct Sees(&'static str, Option<Presence>);
+
+    /// Another person at the same PC, since when idle.
+    struct Beside(u64);
+
+    impl Sensor for Beside {
+        fn name(&self) -> &'static str {
+            "logind"
+        }
+
+        fn others(&mut self, _: Duration) -> Option<Duration> {
+            Some(Duration::from_secs(self.0))
+        }
+
+        fn look(&mut self, _: Duration) -> Option<Presence> {
+            seen(Some(self.0), None)
+        }
+    }
 
     impl Sensor for Sees {
         fn name(&self) -> &'static str {
@@ -95,6 +119,17 @@ mod tests {
         assert_eq!((Some(all), source), (seen(Some(30), Some(9)), Some("X11")));
         let (all, source) = together(vec![Sees("X11", None), Sees("logind", seen(Some(0), None))]);
         assert_eq!((Some(all), source), (seen(Some(0), None), Some("logind")));
+    }
+
+    #[test]
+    fn whoever_else_sits_here_counts_though_the_own_desktop_is_idle() {
+        let at = |own: u64, other: u64| {
+            let mut sensors: Vec<Box<dyn Sensor>> =
+                vec![Box::new(Sees("X11", seen(Some(own), None))), Box::new(Beside(other))];
+            look(&mut sensors, Duration::ZERO)
+        };
+        assert_eq!((Some(at(900, 0).0), at(900, 0).1), (seen(Some(0), None), Some("X11")));
+        assert_eq!(Some(at(900, 950).0), seen(Some(900), None));
     }
 
     #[test]

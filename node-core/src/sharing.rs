@@ -19,6 +19,7 @@ use potluck_api::call::{Call, Pause};
 use potluck_model::share::{self, Contradiction, Decision, Facts, Policy, Presence, State};
 use tokio::sync::{Notify, mpsc};
 
+use crate::alarm::Alarm;
 use crate::core::{Event, Replies};
 use crate::dirs::Dirs;
 use crate::presence::desktop::Desktop;
@@ -250,9 +251,13 @@ pub fn start(
     let shared = first.clone();
     let (calls, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let alarm = {
+        let _inside = runtime.enter();
+        Alarm::new()?
+    };
     std::thread::Builder::new()
         .name("sharing".into())
-        .spawn(move || runtime.block_on(thread.run(first, receiver, events)))?;
+        .spawn(move || runtime.block_on(thread.run(first, receiver, events, alarm)))?;
     Ok((shared, Handle { calls, live }))
 }
 
@@ -287,6 +292,7 @@ impl Thread {
         mut told: Shared,
         mut calls: mpsc::UnboundedReceiver<(Call, Replies)>,
         events: mpsc::UnboundedSender<Event>,
+        alarm: Alarm,
     ) {
         let kick = Arc::clone(&self.live.kick);
         let mut answers = Vec::new();
@@ -306,6 +312,7 @@ impl Thread {
                     return;
                 }
             }
+            alarm.set(wait);
             tokio::select! {
                 biased;
                 call = calls.recv() => match call {
@@ -323,7 +330,7 @@ impl Thread {
                     }
                     asked = now;
                 }
-                () = tokio::time::sleep(wait) => {}
+                () = alarm.rings() => {}
             }
         }
     }

@@ -30,6 +30,8 @@ struct Session {
     idle_since: Option<Duration>,
     /// Since when it is locked.
     locked_since: Option<Duration>,
+    /// Of another person than this node's.
+    is_others: bool,
 }
 
 /// All sessions that count; None: logind cannot be asked, or nobody is logged in.
@@ -74,15 +76,25 @@ impl Sensor for Logind {
         "logind"
     }
 
+    fn others(&mut self, now: Duration) -> Option<Duration> {
+        let held = self.sessions.lock().unwrap_or_else(|e| e.into_inner());
+        held.as_ref()?.values().filter(|session| session.is_others).map(|session| age(now, session.idle_since)).min()
+    }
+
     fn look(&mut self, now: Duration) -> Option<Presence> {
         let held = self.sessions.lock().unwrap_or_else(|e| e.into_inner());
         let sessions = held.as_ref().filter(|sessions| !sessions.is_empty())?;
         // One that is in use is enough, and one that is not locked.
-        let age = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let input_age = sessions.values().map(|session| age(session.idle_since)).min();
+        let input_age = sessions.values().map(|session| age(now, session.idle_since)).min();
         let locked_for = sessions.values().map(|session| session.locked_since).collect::<Option<Vec<_>>>();
-        Some(Presence { input_age, locked_for: locked_for.and_then(|l| l.into_iter().max()).map(|at| age(Some(at))) })
+        let locked_for = locked_for.and_then(|l| l.into_iter().max()).map(|at| age(now, Some(at)));
+        Some(Presence { input_age, locked_for })
     }
+}
+
+/// What never began is now.
+fn age(now: Duration, since: Option<Duration>) -> Duration {
+    since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
 }
 
 /// Follows the hints until the bus is gone.
@@ -146,7 +158,7 @@ async fn read(connection: &Connection, known: &HashMap<String, Session>) -> zbus
         });
         let locked_since = is("LockedHint").then(|| before.and_then(|b| b.locked_since).unwrap_or_else(boot_time));
         let group = if seat.is_empty() { &mut remote } else { &mut sessions };
-        group.insert(id, Session { idle_since, locked_since });
+        group.insert(id, Session { idle_since, locked_since, is_others: uid != own });
     }
     // Whoever logs in over the network does not sit here; that counts only where nobody can.
     Ok(if sessions.is_empty() { remote } else { sessions })
