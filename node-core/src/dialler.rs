@@ -31,6 +31,9 @@ const PAUSE_HINT: Duration = Duration::from_secs(1);
 const PAUSE_HINT_MAX: Duration = Duration::from_secs(60);
 /// A hint that is announced anew is tried at once, but not more often than this.
 const AGAIN_EVERY: Duration = Duration::from_secs(5);
+/// A link that lives less than this counts as a failure: where each ends right after its hello, dialling at once would go
+/// on for ever.
+const LINK_LIVES: Duration = Duration::from_secs(10);
 /// Addresses of one member and kind: those of its statement, of earlier links, or of all its announcements.
 const ADDRESSES_MAX: usize = 32;
 /// Addresses of a typed name that are tried, one after the other.
@@ -111,6 +114,28 @@ impl Kind {
     }
 }
 
+/// What came of a dial.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dialled {
+    /// No link that lasted.
+    Failed,
+    /// A link, over by now, or the member has one by another way.
+    Linked,
+}
+
+impl Dialled {
+    /// What a link was worth that lived so long.
+    fn after(lived: Duration) -> Self {
+        if lived < LINK_LIVES { Self::Failed } else { Self::Linked }
+    }
+}
+
+/// The pause before a typed address is dialled again, and the one after that.
+fn pauses_typed(pause: Duration, dialled: Dialled) -> (Duration, Duration) {
+    let pause = if dialled == Dialled::Linked { PAUSE_FIRST } else { pause };
+    (pause, (pause * 2).min(PAUSE_TYPED_MAX))
+}
+
 /// One address of a member.
 struct Route {
     address: String,
@@ -167,11 +192,14 @@ impl Routes {
         self.with(|all| all.iter().min_by_key(|r| r.next_at).map(|r| (r.address.clone(), r.next_at)))
     }
 
-    fn tried(&self, kind: Kind, address: &str, reached: bool) {
+    fn tried(&self, kind: Kind, address: &str, dialled: Dialled, now: Instant) {
         self.with(|all| {
             let Some(route) = all.iter_mut().find(|r| r.address == address) else { return };
-            route.failures = if reached { 0 } else { route.failures + 1 };
-            route.next_at = Instant::now() + if reached { PAUSE_FIRST } else { kind.pause(route.failures) };
+            let (failures, pause) = match dialled {
+                Dialled::Linked => (0, PAUSE_FIRST),
+                Dialled::Failed => (route.failures + 1, kind.pause(route.failures + 1)),
+            };
+            (route.failures, route.next_at) = (failures, now + pause);
         });
     }
 }
@@ -291,20 +319,20 @@ async fn keep_reaching(mut shared: Shared, node: NodeId, kind: Kind, routes: Arc
                 continue;
             }
             Some((address, _)) => {
-                let reached = shared.reach(node, kind, &address).await;
-                routes.tried(kind, &address, reached);
+                let dialled = shared.reach(node, kind, &address).await;
+                routes.tried(kind, &address, dialled, Instant::now());
             }
         }
     }
 }
 
 impl Shared {
-    /// One dial; returns when the link that came of it has ended. False: there was none.
-    async fn reach(&mut self, node: NodeId, kind: Kind, address: &str) -> bool {
+    /// One dial; returns when the link that came of it has ended.
+    async fn reach(&mut self, node: NodeId, kind: Kind, address: &str) -> Dialled {
         let link = match kind {
             Kind::Known => self.dial(address, Some(node)).await,
             Kind::Hint => {
-                let Ok(_permit) = self.hints.acquire().await else { return false };
+                let Ok(_permit) = self.hints.acquire().await else { return Dialled::Failed };
                 let turn = {
                     let mut next = self.next_hint.lock().unwrap_or_else(PoisonError::into_inner);
                     let turn = Instant::now().max(*next);
@@ -314,14 +342,14 @@ impl Shared {
                 sleep_until(turn).await;
                 // While it waited for its turn another address may have answered.
                 if self.linked.borrow().contains(&node) {
-                    return true;
+                    return Dialled::Linked;
                 }
                 timeout(HINT_TIMEOUT, self.dial(address, Some(node))).await.unwrap_or(None)
             }
         };
         match link {
             Some(link) => self.hand_over(link).await,
-            None => false,
+            None => Dialled::Failed,
         }
     }
 
@@ -341,15 +369,15 @@ impl Shared {
     }
 
     /// Gives the link to the node and waits for its end.
-    async fn hand_over(&mut self, link: Link) -> bool {
-        let (closer, peer) = (link.closer.clone(), link.peer);
+    async fn hand_over(&mut self, link: Link) -> Dialled {
+        let (closer, peer, since) = (link.closer.clone(), link.peer, Instant::now());
         if self.events.send(Event::LinkUp(Box::new(link))).is_err() {
-            return false;
+            return Dialled::Failed;
         }
         closer.closed().await;
         // Of two connections between two nodes one is closed at once; the other one will do.
         let _ = self.linked.wait_for(|linked| !linked.contains(&peer)).await;
-        true
+        Dialled::after(since.elapsed())
     }
 }
 
@@ -357,17 +385,17 @@ impl Shared {
 async fn keep_dialling(mut shared: Shared, address: String, wake: Arc<Notify>) {
     let mut pause = PAUSE_FIRST;
     loop {
+        let mut dialled = Dialled::Failed;
         if shared.membership.view().joined
             && let Some(link) = shared.dial(&address, None).await
         {
-            pause = PAUSE_FIRST;
-            shared.hand_over(link).await;
+            dialled = shared.hand_over(link).await;
         }
+        let (now, next) = pauses_typed(pause, dialled);
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(now) => pause = next,
             () = wake.notified() => pause = PAUSE_FIRST,
         }
-        pause = (pause * 2).min(PAUSE_TYPED_MAX);
     }
 }
 
@@ -382,12 +410,44 @@ mod tests {
         assert_eq!(Kind::Known.pause(u32::MAX), PAUSE_KNOWN_MAX);
     }
 
+    /// Milliseconds until it is tried again, after links that lived so long.
+    fn waits_ms(routes: &Routes, kind: Kind, lived: Duration) -> u128 {
+        let now = Instant::now();
+        routes.tried(kind, "a:1", Dialled::after(lived), now);
+        (routes.next().unwrap().1 - now).as_millis()
+    }
+
+    #[tokio::test]
+    async fn links_that_end_right_after_their_hello_are_dialled_ever_more_rarely() {
+        let (routes, short) = (Routes::default(), Duration::from_millis(50));
+        routes.add("a:1".into(), Instant::now());
+        let waits: Vec<u128> = (0..10).map(|_| waits_ms(&routes, Kind::Known, short)).collect();
+        assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
+        assert_eq!(waits_ms(&routes, Kind::Hint, short), PAUSE_HINT_MAX.as_millis());
+        // A peer that served well and started anew is dialled at once, whatever was before.
+        assert_eq!(waits_ms(&routes, Kind::Known, LINK_LIVES), 200);
+        assert_eq!(waits_ms(&routes, Kind::Known, short), 200);
+    }
+
+    #[test]
+    fn a_typed_address_whose_links_end_at_once_is_dialled_ever_more_rarely() {
+        let mut pause = PAUSE_FIRST;
+        let mut wait_ms = |lived| {
+            let (now, next) = pauses_typed(pause, Dialled::after(lived));
+            pause = next;
+            now.as_millis()
+        };
+        let waits: Vec<u128> = (0..7).map(|_| wait_ms(Duration::from_secs(1))).collect();
+        assert_eq!(waits, [200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!([wait_ms(LINK_LIVES), wait_ms(Duration::ZERO)], [200, 400]);
+    }
+
     #[tokio::test]
     async fn an_address_that_is_named_again_and_again_is_not_dialled_more_often() {
         let (routes, now) = (Routes::default(), Instant::now());
         routes.add("a:1".into(), now);
         for _ in 0..3 {
-            routes.tried(Kind::Hint, "a:1", false);
+            routes.tried(Kind::Hint, "a:1", Dialled::Failed, Instant::now());
         }
         let (_, due) = routes.next().unwrap();
         routes.add("a:1".into(), now + Duration::from_secs(1));
@@ -400,7 +460,7 @@ mod tests {
     async fn what_led_nowhere_makes_room_for_what_was_not_tried() {
         let (routes, now) = (Routes::default(), Instant::now());
         (0..ADDRESSES_MAX).for_each(|n| routes.add(format!("a:{n}"), now));
-        routes.tried(Kind::Hint, "a:7", false);
+        routes.tried(Kind::Hint, "a:7", Dialled::Failed, now);
         routes.add("new:1".into(), now);
         let all: Vec<String> = routes.with(|all| all.iter().map(|r| r.address.clone()).collect());
         assert_eq!(all.len(), ADDRESSES_MAX);

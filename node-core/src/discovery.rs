@@ -4,18 +4,19 @@
 //! A thread of its own, because neither a flood of packets nor a slow network may hold up the node's loop.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mdns_sd::{DaemonEvent, IfKind, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use potluck_model::ids::NodeId;
 use potluck_model::limits::HINT_NAME_BYTES_MAX;
-use potluck_model::nearby::{Announcement, Hints, Nearby, NodePrefix, TeamTag, clean};
+use potluck_model::nearby::{Announcement, Change, Hints, Nearby, Networks, NodePrefix, Own, TeamTag, clean};
 use potluck_model::team::Role;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::alarm::Alarm;
 use crate::core::Event;
 use crate::dialler::Dials;
 use crate::membership::{Membership, View};
@@ -75,12 +76,16 @@ impl Discovery {
         dials: Dials,
         events: mpsc::UnboundedSender<Event>,
     ) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let alarm = {
+            let _inside = runtime.enter();
+            Alarm::new()?
+        };
         let (stop, stopping) = oneshot::channel();
         let (over, stopped) = oneshot::channel();
         std::thread::Builder::new().name("discovery".into()).spawn(move || {
             let mut finder = Finder::new(listen, membership, dials, events);
-            runtime.block_on(finder.run(stopping));
+            runtime.block_on(finder.run(stopping, &alarm));
             let _ = over.send(());
         })?;
         Ok(Self { stop: Some(stop), stopped })
@@ -139,7 +144,7 @@ struct Finder {
     told: Option<Sight>,
     nearby: Vec<Nearby>,
     view: Arc<View>,
-    own_ips: BTreeSet<IpAddr>,
+    networks: Networks,
 }
 
 impl Finder {
@@ -166,7 +171,7 @@ impl Finder {
             told: None,
             nearby: Vec::new(),
             view,
-            own_ips: crate::net::own_addresses().into_iter().map(|a| a.ip).collect(),
+            networks: Networks::new(own()),
         }
     }
 
@@ -174,7 +179,7 @@ impl Finder {
         format!("{}.{SERVICE}", self.instance)
     }
 
-    async fn run(&mut self, mut stopping: oneshot::Receiver<()>) {
+    async fn run(&mut self, mut stopping: oneshot::Receiver<()>, alarm: &Alarm) {
         loop {
             let air = match Air::open() {
                 Ok(air) => air,
@@ -187,7 +192,7 @@ impl Finder {
                 }
             };
             self.words = None;
-            let again = self.listen_to(&air, &mut stopping).await;
+            let again = self.listen_to(&air, &mut stopping, alarm).await;
             if self.words.is_some()
                 && let Ok(done) = air.daemon.unregister(&self.fullname())
             {
@@ -205,11 +210,10 @@ impl Finder {
     }
 
     /// Until the daemon has to be started anew (true) or the node ends (false).
-    async fn listen_to(&mut self, air: &Air, stopping: &mut oneshot::Receiver<()>) -> bool {
+    async fn listen_to(&mut self, air: &Air, stopping: &mut oneshot::Receiver<()>, alarm: &Alarm) -> bool {
         let mut view: watch::Receiver<Arc<View>> = self.membership.subscribe();
         view.mark_changed();
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        alarm.set(Duration::ZERO);
         let mut found = air.found.clone();
         let mut asked_at = Instant::now();
         let mut ahead = boot_ahead();
@@ -244,22 +248,20 @@ impl Finder {
                     }
                 },
                 event = air.happened.recv_async() => match event {
-                    Ok(DaemonEvent::IpAdd(_) | DaemonEvent::IpDel(_)) => {
-                        let moved = self.network_changed();
-                        if moved {
-                            // What the daemon still knows, the own announcement included, is told again.
-                            asked_at = Instant::now();
-                            match air.browse_again() {
-                                Ok(again) => found = again,
-                                Err(_) => return true,
-                            }
-                        }
-                        moved
-                    }
+                    Ok(DaemonEvent::IpAdd(_) | DaemonEvent::IpDel(_)) => match self.network_changed() {
+                        // The daemon would tell again what it heard in the other network, for two minutes.
+                        Change::Moved => return true,
+                        change => change == Change::Addresses,
+                    },
                     Ok(_) => false,
                     Err(_) => return true,
                 },
-                _ = look.tick() => {
+                () = alarm.rings() => {
+                    alarm.set(LOOK_EVERY);
+                    let change = self.network_changed();
+                    if change == Change::Moved {
+                        return true;
+                    }
                     let now = boot_ahead();
                     let slept = now > ahead + SLEPT;
                     ahead = now;
@@ -279,7 +281,7 @@ impl Finder {
                         crate::log::warn("a flood of mDNS announcements; what was heard of other nodes is dropped");
                         return true;
                     }
-                    slept
+                    slept || change == Change::Addresses
                 }
             };
             if dirty && collect.is_none() {
@@ -381,20 +383,16 @@ impl Finder {
         true
     }
 
-    /// Another address. True: it may be another network, in which nothing that was seen means anything.
-    fn network_changed(&mut self) -> bool {
-        let ips: BTreeSet<IpAddr> = crate::net::own_addresses().into_iter().map(|a| a.ip).collect();
-        if ips == self.own_ips {
-            return false;
+    /// Looks at the own addresses. After a move nothing that was seen means anything, and all begins anew.
+    fn network_changed(&mut self) -> Change {
+        let change = self.networks.changed(own());
+        if change != Change::Same {
+            self.dials.wake();
         }
-        let moved = self.own_ips.is_disjoint(&ips);
-        self.own_ips = ips;
-        self.dials.wake();
-        if moved {
-            self.hints.clear();
+        if change == Change::Moved {
             self.sight = Sight { announced_at: self.words.as_ref().map(|_| Instant::now()), ..Sight::default() };
         }
-        moved
+        change
     }
 
     /// Tells dialler and loop what changed.
@@ -410,6 +408,7 @@ impl Finder {
             self.dials.hint(*node, address.to_string());
         }
         self.targets = now;
+        self.networks.seen_at(self.targets.iter().map(|(_, address)| address.ip()));
         self.sight.members = self.targets.iter().map(|(node, _)| *node).collect();
         self.sight.others_seen |= !self.sight.members.is_empty();
         if self.told.as_ref() != Some(&self.sight) {
@@ -431,6 +430,12 @@ impl Finder {
         // If the loop is gone, the node ends.
         let _ = self.events.send(event);
     }
+}
+
+/// Where others may be met on the local networks.
+fn own() -> BTreeSet<Own> {
+    let live = crate::net::own_addresses().into_iter().filter(|a| a.is_live);
+    live.map(|a| Own { ip: a.ip, bits: a.bits }).collect()
 }
 
 /// The member with this beginning of its id, this node left out by whoever asks.
@@ -470,6 +475,8 @@ async fn records(air: &Air) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]

@@ -17,6 +17,8 @@ pub struct OwnAddress {
     pub ip: IpAddr,
     /// Leading bits of its network.
     pub bits: u32,
+    /// Its interface has a carrier and is no tunnel: others may be met there. A bridge that nothing hangs on is not live.
+    pub is_live: bool,
 }
 
 impl OwnAddress {
@@ -62,7 +64,8 @@ pub fn own_addresses() -> Vec<OwnAddress> {
             // No mask: nobody else is in that network.
             None => 128,
         };
-        out.push(OwnAddress { ip, bits });
+        let has = |flag: libc::c_int| entry.ifa_flags & flag as u32 != 0;
+        out.push(OwnAddress { ip, bits, is_live: has(libc::IFF_RUNNING) && !has(libc::IFF_POINTOPOINT) });
     }
     // SAFETY: the list is the one from getifaddrs, and nothing of it is used any more.
     unsafe { libc::freeifaddrs(list) };
@@ -165,10 +168,10 @@ mod tests {
 
     #[test]
     fn a_neighbour_shares_the_leading_bits() {
-        let own = OwnAddress { ip: "10.1.2.3".parse().unwrap(), bits: 24 };
+        let own = OwnAddress { ip: "10.1.2.3".parse().unwrap(), bits: 24, is_live: true };
         assert!(own.is_near("10.1.2.200".parse().unwrap()));
         assert!(!own.is_near("10.1.3.3".parse().unwrap()) && !own.is_near("fe80::1".parse().unwrap()));
-        let v6 = OwnAddress { ip: "fd00::1".parse().unwrap(), bits: 64 };
+        let v6 = OwnAddress { ip: "fd00::1".parse().unwrap(), bits: 64, is_live: true };
         assert!(v6.is_near("fd00::ffff".parse().unwrap()) && !v6.is_near("fd00:0:0:1::1".parse().unwrap()));
     }
 }

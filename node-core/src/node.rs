@@ -61,15 +61,8 @@ pub(crate) fn host(
     raise_file_limit();
     let dirs = Dirs::from_env();
     dirs.create().map_err(|e| format!("the node's folders: {e}"))?;
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dirs.state.join("node.log"));
-    match log {
-        Ok(file) => {
-            use std::os::unix::fs::PermissionsExt;
-            let _ = file.set_permissions(std::fs::Permissions::from_mode(0o600));
-            crate::log::to_file(file);
-        }
-        Err(error) => return Err(format!("{}: {error}", dirs.state.join("node.log").display())),
-    }
+    let log = dirs.state.join("node.log");
+    crate::log::to_file(&log).map_err(|e| format!("{}: {e}", log.display()))?;
     // One thread for everything that waits; disks and compilers have their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -181,6 +174,8 @@ async fn start(
     if let Some(address) = options.web {
         let at = core.web.start(Some(address)).await?;
         println!("the window is at http://{at}; potluck ui opens it");
+    } else {
+        core.web.resume().await;
     }
     tokio::spawn(crate::dialler::run(orders, membership, events_tx.clone(), core.linked()));
     match told {

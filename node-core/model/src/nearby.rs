@@ -37,6 +37,11 @@ impl TeamTag {
         Self(u64::from_be_bytes(hash[..8].try_into().expect("8 of 32 bytes")))
     }
 
+    /// Reads [`TeamTag::text`].
+    pub fn read(text: &str) -> Option<Self> {
+        hex16(text).map(Self)
+    }
+
     /// As it is announced: 16 hexadecimal digits.
     pub fn text(self) -> String {
         format!("{:016x}", self.0)
@@ -241,6 +246,104 @@ impl Hints {
         all.sort_by(|a, b| b.computers.cmp(&a.computers).then_with(|| a.id.cmp(&b.id)));
         all.truncate(TEAMS_NEARBY_MAX);
         all
+    }
+}
+
+/// One of this PC's addresses, where others may be met.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Own {
+    /// The address.
+    pub ip: IpAddr,
+    /// Leading bits of its network.
+    pub bits: u32,
+}
+
+/// A network that one of the own addresses is in: its first address.
+type Network = (IpAddr, u32);
+
+impl Own {
+    fn network(self) -> Network {
+        self.cut(self.ip)
+    }
+
+    /// An address cut to the leading bits of this network.
+    fn cut(self, ip: IpAddr) -> Network {
+        let first = match ip {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32u32.saturating_sub(self.bits)).unwrap_or(0);
+                IpAddr::from((u32::from(v4) & mask).to_be_bytes())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(128u32.saturating_sub(self.bits)).unwrap_or(0);
+                IpAddr::from((u128::from(v6) & mask).to_be_bytes())
+            }
+        };
+        (first, self.bits)
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    distance(ip) >= 2
+}
+
+/// Addresses that tell one network from another. A link-local one is the same everywhere: it counts if there is no other.
+fn telling(all: &BTreeSet<Own>) -> impl Iterator<Item = &Own> {
+    let only_local = all.iter().all(|own| is_link_local(own.ip));
+    all.iter().filter(move |own| only_local || !is_link_local(own.ip))
+}
+
+/// What a change of the own addresses means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// There is none.
+    Same,
+    /// Addresses came or went, and what was seen of the network still holds.
+    Addresses,
+    /// Another network, or none: nothing that was seen means anything.
+    Moved,
+}
+
+/// The networks that this PC is in, and those in which members were seen. Networks that are there wherever this PC is, such
+/// as those of its own containers, do not hide that it moved: nobody was seen there.
+#[derive(Debug, Default)]
+pub struct Networks {
+    own: BTreeSet<Own>,
+    /// Of them, those where members were seen.
+    seen: BTreeSet<Network>,
+}
+
+impl Networks {
+    /// Where this PC is now.
+    pub fn new(own: BTreeSet<Own>) -> Self {
+        Self { own, seen: BTreeSet::new() }
+    }
+
+    /// Members are announced at these addresses. One that is this PC's own is that of a bridge which both have.
+    pub fn seen_at(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        for ip in addresses {
+            if self.own.iter().any(|own| own.ip == ip) {
+                continue;
+            }
+            let near = telling(&self.own).filter(|own| own.ip.is_ipv4() == ip.is_ipv4());
+            self.seen.extend(near.filter(|own| own.cut(ip) == own.network()).map(|own| own.network()));
+        }
+    }
+
+    /// Where this PC is now. A network is still there if one of its addresses stayed: temporary addresses come and go.
+    pub fn changed(&mut self, own: BTreeSet<Own>) -> Change {
+        if own == self.own {
+            return Change::Same;
+        }
+        let stayed: BTreeSet<Network> = telling(&self.own).filter(|a| own.contains(a)).map(|a| a.network()).collect();
+        let was_seen = !self.seen.is_empty();
+        self.seen.retain(|network| stayed.contains(network));
+        let moved = if was_seen { self.seen.is_empty() } else { stayed.is_empty() };
+        self.own = own;
+        if telling(&self.own).any(|own| !is_link_local(own.ip)) {
+            // Members were seen where now a better address tells the network: they are seen there from now on.
+            self.seen.retain(|(first, _)| !is_link_local(*first));
+        }
+        if moved { Change::Moved } else { Change::Addresses }
     }
 }
 

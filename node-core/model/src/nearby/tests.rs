@@ -131,3 +131,87 @@ fn the_network_is_judged_by_what_was_seen() {
     );
     assert_eq!(judge(Evidence { own_seen: false, announced_for: None, ..base }), Finding::Starting);
 }
+
+/// Addresses as `ip/bits`.
+fn own(all: &[&str]) -> BTreeSet<Own> {
+    let parts = all.iter().map(|text| text.split_once('/').unwrap());
+    parts.map(|(ip, bits)| Own { ip: ip.parse().unwrap(), bits: bits.parse().unwrap() }).collect()
+}
+
+const LAN: &str = "10.1.2.3/24";
+const LAN_V6: &str = "2001:db8:a::3/64";
+const LOCAL: &str = "fe80::3/64";
+const CONTAINERS: &str = "172.17.0.1/16";
+const ELSEWHERE: &str = "192.168.7.3/24";
+
+/// In `before`, where a member was seen at each of `seen`, the addresses become those of each next one in turn.
+fn changes(before: &[&str], seen: &[&str], then: &[&[&str]]) -> Vec<Change> {
+    let mut networks = Networks::new(own(before));
+    networks.seen_at(seen.iter().map(|ip| ip.parse().unwrap()));
+    then.iter().map(|all| networks.changed(own(all))).collect()
+}
+
+#[test]
+fn a_move_is_noticed_although_addresses_of_containers_or_local_ones_stay() {
+    use Change::{Addresses, Moved, Same};
+    assert_eq!(changes(&[LAN, CONTAINERS], &["10.1.2.9"], &[&[ELSEWHERE, CONTAINERS]]), [Moved]);
+    assert_eq!(
+        changes(&[LAN, CONTAINERS], &["10.1.2.9"], &[&[CONTAINERS], &[ELSEWHERE, CONTAINERS]]),
+        [Moved, Addresses]
+    );
+    assert_eq!(changes(&[LAN, LOCAL], &[], &[&[LAN, LOCAL], &[ELSEWHERE, LOCAL]]), [Same, Moved]);
+    assert_eq!(changes(&[LAN, LOCAL], &["10.1.2.9", "fe80::9"], &[&[LOCAL], &[LOCAL, ELSEWHERE]]), [Moved, Addresses]);
+    assert_eq!(changes(&[LAN, LAN_V6, LOCAL], &["10.1.2.9", "2001:db8:a::9"], &[&[LOCAL, ELSEWHERE]]), [Moved]);
+    // All members have the same address for their own containers: nobody is met there.
+    assert_eq!(changes(&[LAN, CONTAINERS], &["10.1.2.9", "172.17.0.1"], &[&[CONTAINERS]]), [Moved]);
+    // Nothing is known of where members are: as long as an address stays, nothing says that this PC moved.
+    assert_eq!(changes(&[LAN, CONTAINERS], &[], &[&[CONTAINERS], &[]]), [Addresses, Moved]);
+}
+
+#[test]
+fn an_address_more_or_another_temporary_one_is_no_move() {
+    use Change::{Addresses, Moved};
+    for seen in [&["10.1.2.9", "2001:db8:a::9"][..], &["2001:db8:a::9"], &[]] {
+        let temporary = ["2001:db8:a::aaaa/64", "2001:db8:a::bbbb/64"];
+        let changes = changes(
+            &[LAN, LAN_V6, LOCAL, temporary[0]],
+            seen,
+            &[
+                &[LAN, LAN_V6, LOCAL, temporary[0], temporary[1]],
+                &[LAN, LAN_V6, LOCAL, temporary[1]],
+                &[LAN_V6, LOCAL, CONTAINERS],
+                &[LAN_V6, LOCAL, CONTAINERS, LAN],
+            ],
+        );
+        assert_eq!(changes, [Addresses; 4], "{seen:?}");
+    }
+    // A PC that starts has its local address first.
+    assert_eq!(changes(&[], &[], &[&[LOCAL], &[LOCAL, LAN], &[LOCAL, LAN, LAN_V6]]), [Moved, Addresses, Addresses]);
+    assert_eq!(changes(&[LOCAL], &["fe80::9"], &[&[LOCAL, LAN], &[LOCAL]]), [Addresses, Moved]);
+}
+
+#[test]
+fn of_two_networks_with_members_one_may_go() {
+    let seen = ["10.1.2.9", "192.168.7.9"];
+    let then: &[&[&str]] = &[&[ELSEWHERE, CONTAINERS], &[CONTAINERS, LAN]];
+    assert_eq!(changes(&[LAN, ELSEWHERE, CONTAINERS], &seen, then), [Change::Addresses, Change::Moved]);
+}
+
+#[test]
+fn a_network_is_as_large_as_its_mask_says() {
+    let is_near = |own_ip: &str, ip: &str| {
+        let own = *own(&[own_ip]).first().unwrap();
+        own.cut(ip.parse().unwrap()) == own.network()
+    };
+    for (own_ip, near, far) in [
+        ("10.1.2.3/31", "10.1.2.2", "10.1.2.4"),
+        ("10.1.2.3/32", "10.1.2.3", "10.1.2.2"),
+        ("2001:db8::1/64", "2001:db8::ffff:0:0:1", "2001:db8:0:1::1"),
+        ("2001:db8::1/128", "2001:db8::1", "2001:db8::2"),
+        // No mask was told.
+        ("10.1.2.3/128", "10.1.2.3", "10.1.2.2"),
+    ] {
+        assert!(is_near(own_ip, near) && !is_near(own_ip, far), "{own_ip}");
+    }
+    assert!(is_near("10.1.2.3/0", "192.168.0.1") && is_near("fd00::1/0", "2001:db8::1"));
+}
