@@ -1,8 +1,12 @@
 //! The worker's side of one submitter: its mirror, its sandbox, its jobs. One thread that takes commands in order, so
-//! that a job sees every delta sent before it; one thread for each running job, which waits for its report.
+//! that a job sees every delta sent before it; one thread for each running job, which waits for its report. What stops or
+//! ends jobs does not wait for that order: see `reins`.
 
+mod blob;
 mod delta;
+mod reins;
 mod report;
+mod speaker;
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,19 +17,21 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use potluck_model::ids::{Digest, NodeId};
-use potluck_model::limits::{BLOB_BYTES_MAX, BULK_CHUNK_BYTES, FAULTS_PER_JOB_MAX, JOBS_PER_PEER_MAX, JobLimits};
-use potluck_runner::protocol::{Job as RunnerJob, Limits, OutputDir, Setup, ToRunner, Trap};
+use potluck_model::limits::{BLOB_BYTES_MAX, FAULTS_PER_JOB_MAX, JOBS_PER_PEER_MAX, JobLimits};
+use potluck_runner::protocol::{Job as RunnerJob, Limits, OutputDir, Setup, Trap};
 use potluck_wire::pool::{self, Frame, frame};
 use prost::Message;
 use tokio::sync::mpsc as tokio_mpsc;
 
 use crate::bytes;
-use crate::core_content;
 use crate::mirror::{Layers, Mirror, MirrorError};
 use crate::sandbox::{Sandbox, Touched, read_report};
+use blob::{Blob, HashingFile, Sink};
 use delta::unpack_delta;
+use reins::{Reins, Start};
 use report::digest_report;
 pub use report::limit_name;
+use speaker::{Speaker, Word};
 
 /// Where a guest's words go: the link of its submitter.
 #[derive(Clone)]
@@ -36,8 +42,6 @@ pub struct Outlet {
     pub bulk: tokio_mpsc::Sender<pool::Chunk>,
 }
 
-/// Bytes of results that wait for their submitter to take them: as much as two jobs may write.
-const UNTAKEN_BYTES_MAX: u64 = 2 << 30;
 /// Transfers of one submitter at a time; its own limit is far below.
 const TRANSFERS_MAX: usize = 64;
 /// Decompression windows above this are refused: a submitter's own streams need 2 MiB, and each transfer has one.
@@ -46,61 +50,10 @@ const WINDOW_LOG_MAX: u32 = 24;
 const PROBES_MAX: usize = 16;
 /// Output directories of one job: each is a mount. Real ones have one to three.
 const OUTPUT_DIRS_MAX: usize = 64;
-
-/// What goes out over the link, in order. A thread of its own sends it: the guest's must hear a cancel or a freeze
-/// however slowly a submitter reads.
-enum Word {
-    Frame(frame::Kind),
-    Bulk(u64, Vec<u8>),
-}
-
-struct Speaker {
-    words: mpsc::Sender<Word>,
-    waiting_bytes: Arc<AtomicU64>,
-}
-
-impl Speaker {
-    fn start(outlet: Outlet) -> std::io::Result<Self> {
-        let (words, queue) = mpsc::channel::<Word>();
-        let waiting_bytes = Arc::new(AtomicU64::new(0));
-        let waiting = Arc::clone(&waiting_bytes);
-        std::thread::Builder::new().name("speaker".into()).stack_size(256 << 10).spawn(move || {
-            while let Ok(word) = queue.recv() {
-                let size = word.size();
-                let sent = match word {
-                    Word::Frame(kind) => outlet.control.blocking_send(Frame { kind: Some(kind) }).is_ok(),
-                    Word::Bulk(transfer, content) => send_bulk(&outlet, transfer, &content),
-                };
-                waiting.fetch_sub(size, Ordering::Relaxed);
-                // The link is gone: so is its submitter's interest.
-                if !sent {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { words, waiting_bytes })
-    }
-
-    fn say(&self, word: Word) -> Result<(), MirrorError> {
-        let size = word.size();
-        if self.waiting_bytes.fetch_add(size, Ordering::Relaxed) + size > UNTAKEN_BYTES_MAX {
-            return Err(MirrorError::Refused("it does not take its results".into()));
-        }
-        let _ = self.words.send(word);
-        Ok(())
-    }
-}
-
-impl Word {
-    fn size(&self) -> u64 {
-        match self {
-            Word::Frame(frame::Kind::Result(result)) => result.encoded_len() as u64,
-            // All others are short.
-            Word::Frame(_) => 0,
-            Word::Bulk(_, content) => content.len() as u64,
-        }
-    }
-}
+/// Bytes of what a submitter sent that wait for the guest's thread. It has four uploads at a time, each of at most
+/// `BLOB_BYTES_MAX`, and waits for the answer to each: 2 GiB, if no file of them can be packed. Deltas have no such window;
+/// packed, all that a large tree has in files too small for an upload is some hundred megabytes.
+const WAITING_BYTES_MAX: u64 = 3 << 30;
 
 /// For the node: what a guest did.
 #[derive(Debug)]
@@ -154,7 +107,7 @@ pub struct Served {
     pub run: Option<u64>,
 }
 
-/// Commands for a guest's thread.
+/// Commands for a guest. [`Guest::tell`] says which do not wait for others.
 pub enum Command {
     /// A frame of the submitter: delta, probe, mirror query, toolchain offer.
     Frame(frame::Kind),
@@ -189,9 +142,33 @@ pub struct Finished {
     large: Vec<(u64, Vec<u8>)>,
 }
 
-/// A job at the runner, under a number of this guest: a submitter that connects anew may use its own numbers again.
+impl Command {
+    /// What it takes while it waits, if a submitter may send as much of it as it likes.
+    fn waiting_bytes(&self) -> u64 {
+        let content = match self {
+            Command::Chunk(chunk) => chunk.encoded_len(),
+            Command::Frame(kind) => kind.encoded_len(),
+            _ => return 0,
+        };
+        (content + size_of::<Told>()) as u64
+    }
+}
+
+/// A command on its way to a guest's thread.
+struct Told {
+    command: Command,
+    /// The connection that stood.
+    session: u64,
+    /// What it counts for in `Reins::waits`.
+    bytes: u64,
+}
+
+/// A job that is at the runner or will be, under a number of this guest: a submitter that connects anew may use its own
+/// numbers again.
 struct Running {
     id: u64,
+    /// The connection that it came over.
+    session: u64,
     /// The node's number of its slot.
     slot: Option<u64>,
     /// Held until its processes are gone.
@@ -200,6 +177,16 @@ struct Running {
     probe: bool,
     /// The node knows that it is over.
     told: bool,
+    /// It was not started yet. None: its thread will tell how it ended.
+    ready: Option<Ready>,
+}
+
+/// What it takes to start a job.
+struct Ready {
+    job: Box<RunnerJob>,
+    /// Where each of its output directories is in the submitter's order.
+    order: Vec<usize>,
+    began: Instant,
 }
 
 /// Which job a line of the log is about.
@@ -210,58 +197,9 @@ struct About {
     probe: bool,
 }
 
-/// A content on its way to the mirror.
-enum Blob {
-    /// It is written aside, hashed, and limited to what it announced.
-    Coming { digest: Digest, total: u64, staged: PathBuf, sink: Sink },
-    /// It failed and was answered; what is still on its way is dropped.
-    Failed,
-}
-
-enum Sink {
-    Packed(Box<zstd::stream::write::Decoder<'static, HashingFile>>),
-    Plain(Box<HashingFile>),
-}
-
-impl Blob {
-    fn total(&self) -> u64 {
-        match self {
-            Blob::Coming { total, .. } => *total,
-            Blob::Failed => 0,
-        }
-    }
-}
-
-impl Drop for Blob {
-    fn drop(&mut self) {
-        if let Blob::Coming { staged, .. } = self {
-            // Not there any more if it was stored.
-            let _ = fs::remove_file(staged);
-        }
-    }
-}
-
-/// A file that is hashed and limited while it is written.
-struct HashingFile {
-    file: fs::File,
-    hasher: blake3::Hasher,
-    written: u64,
-    max: u64,
-}
-
-impl Write for HashingFile {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        if self.written + data.len() as u64 > self.max {
-            return Err(std::io::Error::other("more than it announced"));
-        }
-        let written = self.file.write(data)?;
-        self.hasher.update(&data[..written]);
-        self.written += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+impl Running {
+    fn about(&self) -> About {
+        About { id: self.id, slot: self.slot, source: self.source.clone(), probe: self.probe }
     }
 }
 
@@ -278,9 +216,12 @@ pub struct GuestSettings {
     pub allow_fuse: bool,
 }
 
-/// A handle to a guest's thread.
+/// A handle to a guest's thread, and to its jobs.
 pub struct Guest {
-    commands: mpsc::Sender<Command>,
+    peer: NodeId,
+    commands: mpsc::Sender<Told>,
+    reins: Arc<Reins>,
+    events: Events,
     /// Bytes of its mirror; the largest number: not opened yet.
     mirror_bytes: Arc<AtomicU64>,
 }
@@ -288,32 +229,36 @@ pub struct Guest {
 impl Guest {
     /// Starts the thread. It opens the mirror at the first command that needs it.
     pub fn start(peer: NodeId, settings: GuestSettings, events: Events) -> Self {
-        let (tx, rx) = mpsc::channel();
+        let (tx, rx) = mpsc::channel::<Told>();
         let own = tx.clone();
+        let reins = Arc::new(Reins::default());
+        let (own_reins, own_events) = (Arc::clone(&reins), Arc::clone(&events));
         let mirror_bytes = Arc::new(AtomicU64::new(u64::MAX));
         let told_bytes = Arc::clone(&mirror_bytes);
         std::thread::Builder::new()
             .name("guest".into())
             .spawn(move || {
-                let _farewell = Farewell { peer, events: Arc::clone(&events) };
+                let (reins, events) = (own_reins, own_events);
+                let _farewell = Farewell { peer, events: Arc::clone(&events), reins: Arc::clone(&reins) };
                 let mut thread = Thread {
                     peer,
                     settings,
                     events,
                     commands: own,
+                    reins,
                     speaker: None,
                     mirror: None,
-                    sandbox: None,
                     running: HashMap::new(),
                     blobs: HashMap::new(),
                     next_run: 1,
                     next_transfer: 1,
                 };
-                while let Ok(command) = rx.recv() {
+                while let Ok(Told { command, session, bytes }) = rx.recv() {
+                    thread.reins.taken(bytes);
                     if matches!(command, Command::Quit) {
                         break;
                     }
-                    if let Err(error) = thread.take(command) {
+                    if let Err(error) = thread.take(command, session) {
                         thread.broken(&error);
                         let why = error.to_string();
                         (thread.events)(match error {
@@ -327,7 +272,7 @@ impl Guest {
                 }
             })
             .expect("a thread can be started");
-        Self { commands: tx, mirror_bytes }
+        Self { peer, commands: tx, reins, events, mirror_bytes }
     }
 
     /// Bytes of its mirror, if that was opened.
@@ -335,9 +280,27 @@ impl Guest {
         Some(self.mirror_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes != u64::MAX)
     }
 
-    /// Hands over a command.
+    /// Hands over a command. When this returns, a stop, a resume, a kill or the end of a connection has been said to the
+    /// sandbox, and holds for every job that was not started yet; all else of it, and all other commands, wait for what was
+    /// handed over before.
     pub fn tell(&self, command: Command) {
-        let _ = self.commands.send(command);
+        match &command {
+            Command::Freeze(stop) => self.reins.freeze(*stop),
+            Command::Kill(slot) => self.reins.kill(*slot),
+            Command::Connected(_) => self.reins.begin_session(),
+            Command::Disconnected | Command::Quit => self.reins.end_session(),
+            Command::Forget => self.reins.kill_all(),
+            Command::Run(..) | Command::Frame(_) | Command::Chunk(_) | Command::Finished(_) => {}
+        }
+        let (session, bytes) = (self.reins.session(), command.waiting_bytes());
+        if self.reins.waits(bytes, WAITING_BYTES_MAX) {
+            let _ = self.commands.send(Told { command, session, bytes });
+        } else if !self.reins.is_over(session) {
+            // Said once: what follows until the link is closed comes over none.
+            self.tell(Command::Disconnected);
+            let why = format!("it sends more than is taken: {} MiB wait", WAITING_BYTES_MAX >> 20);
+            (self.events)(GuestEvent::Misbehaved(self.peer, why));
+        }
     }
 }
 
@@ -351,10 +314,12 @@ impl Drop for Guest {
 struct Farewell {
     peer: NodeId,
     events: Events,
+    reins: Arc<Reins>,
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
+        self.reins.set_sandbox(None);
         (self.events)(GuestEvent::Over(self.peer));
     }
 }
@@ -363,11 +328,11 @@ struct Thread {
     peer: NodeId,
     settings: GuestSettings,
     events: Events,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Told>,
+    reins: Arc<Reins>,
     /// None: nobody is connected, or a rule was broken, and nothing is taken or said until the next connection.
     speaker: Option<Speaker>,
     mirror: Option<Mirror>,
-    sandbox: Option<Arc<Sandbox>>,
     running: HashMap<u64, Running>,
     blobs: HashMap<u64, Blob>,
     next_run: u64,
@@ -384,12 +349,12 @@ impl Thread {
             (MirrorError::Refused(_), _) | (_, None) => Ok(()),
             // The one way to make room is to begin anew. Its sandbox shows the old tree.
             (MirrorError::Full(_), Some(mirror)) => {
-                self.sandbox = None;
+                self.reins.set_sandbox(None);
                 mirror.clear()
             }
             // What is on the disk may differ from what is known of it.
             (MirrorError::Io(_), Some(_)) => {
-                self.sandbox = None;
+                self.reins.set_sandbox(None);
                 self.mirror = None;
                 Ok(())
             }
@@ -401,7 +366,7 @@ impl Thread {
     }
 
     fn end_session(&mut self) {
-        self.stop_all();
+        self.reins.kill_all();
         self.blobs.clear();
         self.speaker = None;
         // Their submitter is gone: the node counts their slots as free, and must hear of each exactly once.
@@ -409,14 +374,20 @@ impl Thread {
         for run in ended {
             if let Some(running) = self.running.get_mut(&run) {
                 running.told = true;
-                let told =
-                    About { id: running.id, slot: running.slot, source: running.source.clone(), probe: running.probe };
+                let told = running.about();
                 self.log(told, "killed", 0, &pool::Result::default(), 0);
             }
         }
+        // No thread will tell of these.
+        self.running.retain(|_, running| running.ready.is_none());
     }
 
-    fn take(&mut self, command: Command) -> Result<(), MirrorError> {
+    /// Nothing is taken from this connection.
+    fn is_over(&self, session: u64) -> bool {
+        self.speaker.is_none() || self.reins.is_over(session)
+    }
+
+    fn take(&mut self, command: Command, session: u64) -> Result<(), MirrorError> {
         match command {
             Command::Connected(outlet) => {
                 self.end_session();
@@ -426,68 +397,96 @@ impl Thread {
                 self.speaker = Some(Speaker::start(outlet)?);
             }
             Command::Disconnected => self.end_session(),
-            Command::Freeze(stop) => {
-                if let Some(sandbox) = &self.sandbox {
-                    for &id in self.running.keys() {
-                        let message = if stop { ToRunner::Stop(id) } else { ToRunner::Resume(id) };
-                        let _ = sandbox.tell(&message);
-                    }
+            // What stands still was told by whoever said this.
+            Command::Freeze(true) => {}
+            Command::Freeze(false) => {
+                for run in self.not_started(|_| true) {
+                    self.launch(run)?;
                 }
             }
             Command::Finished(finished) => self.finished(*finished)?,
             Command::Forget => {
-                self.stop_all();
-                self.sandbox = None;
+                self.reins.kill_all();
+                for run in self.not_started(|_| true) {
+                    self.finished(Finished::never(run))?;
+                }
+                self.reins.set_sandbox(None);
                 if let Some(mirror) = &mut self.mirror {
                     mirror.clear()?;
                 }
             }
             Command::Chunk(_) | Command::Frame(frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_))
-                if self.speaker.is_none() => {}
-            Command::Chunk(chunk) => self.chunk(chunk)?,
-            Command::Run(slot, job) => self.admitted(Some(slot), *job)?,
+                if self.is_over(session) => {}
+            Command::Chunk(chunk) => self.chunk(chunk, session)?,
+            Command::Run(slot, job) => self.admitted(Some(slot), *job, session)?,
             Command::Kill(slot) => {
-                let run = self.running.iter().find(|(_, r)| r.slot == Some(slot));
-                if let (Some(sandbox), Some((&run, _))) = (&self.sandbox, run) {
-                    let _ = sandbox.tell(&ToRunner::Kill(run));
+                self.reins.kill_taken(slot);
+                for run in self.not_started(|running| running.slot == Some(slot)) {
+                    self.finished(Finished::never(run))?;
                 }
             }
-            Command::Frame(kind) => self.frame(kind)?,
+            Command::Frame(kind) => self.frame(kind, session)?,
             Command::Quit => {}
         }
         Ok(())
     }
 
-    fn frame(&mut self, kind: frame::Kind) -> Result<(), MirrorError> {
+    fn frame(&mut self, kind: frame::Kind, session: u64) -> Result<(), MirrorError> {
         match kind {
             frame::Kind::MirrorQuery(_) => self.mirror_state(),
             frame::Kind::Delta(delta) => {
                 let ops = unpack_delta(&delta)?;
                 self.mirror()?.apply(&ops)
             }
-            frame::Kind::Job(job) => self.admitted(None, job),
+            frame::Kind::Job(job) => self.admitted(None, job, session),
             _ => Ok(()),
         }
     }
 
     /// A job that may run now. Whatever comes of it, the node hears of its end once.
-    fn admitted(&mut self, slot: Option<u64>, job: pool::Job) -> Result<(), MirrorError> {
+    fn admitted(&mut self, slot: Option<u64>, job: pool::Job, session: u64) -> Result<(), MirrorError> {
         let about = About { id: job.id, slot, source: source_of(&job), probe: job.discard_outputs || job.probe };
-        if self.speaker.is_none() {
+        if self.is_over(session) {
             self.log(about, "refused", 0, &pool::Result::default(), 0);
             return Ok(());
         }
-        let id = job.id;
-        if let Err(error) = self.job(slot, job) {
-            let reason = match error {
-                MirrorError::Full(_) => "disk-full",
-                MirrorError::Refused(_) => "policy",
-                MirrorError::Io(_) => "sandbox-unavailable",
-            };
-            self.log(about, "refused", 0, &pool::Result::default(), 0);
-            self.refuse(id, reason, &error.to_string())?;
+        match self.prepare(slot, job, session) {
+            Ok(run) => self.launch(run),
+            Err(error) => self.not_run(about, &error),
         }
-        Ok(())
+    }
+
+    /// Starts a job, or keeps it while jobs are stopped.
+    fn launch(&mut self, run: u64) -> Result<(), MirrorError> {
+        match self.start(run) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.reins.give_up(run);
+                match self.running.remove(&run) {
+                    Some(running) => self.not_run(running.about(), &error),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn not_run(&self, about: About, error: &MirrorError) -> Result<(), MirrorError> {
+        let reason = match error {
+            MirrorError::Full(_) => "disk-full",
+            MirrorError::Refused(_) => "policy",
+            MirrorError::Io(_) => "sandbox-unavailable",
+        };
+        let id = about.id;
+        self.log(about, "refused", 0, &pool::Result::default(), 0);
+        self.refuse(id, reason, &error.to_string())
+    }
+
+    /// Jobs that were not started, in order.
+    fn not_started(&self, which: impl Fn(&Running) -> bool) -> Vec<u64> {
+        let ready = self.running.iter().filter(|(_, running)| running.ready.is_some() && which(running));
+        let mut runs: Vec<u64> = ready.map(|(run, _)| *run).collect();
+        runs.sort_unstable();
+        runs
     }
 
     fn mirror(&mut self) -> Result<&mut Mirror, MirrorError> {
@@ -499,8 +498,8 @@ impl Thread {
     }
 
     fn sandbox(&mut self) -> Result<Arc<Sandbox>, MirrorError> {
-        if let Some(sandbox) = self.sandbox.as_ref().filter(|s| s.is_alive()) {
-            return Ok(Arc::clone(sandbox));
+        if let Some(sandbox) = self.reins.sandbox().filter(|s| s.is_alive()) {
+            return Ok(sandbox);
         }
         let allow_fuse = self.settings.allow_fuse;
         let mirror = self.mirror()?;
@@ -512,7 +511,7 @@ impl Thread {
             allow_fuse,
         };
         let sandbox = Sandbox::start(&setup).map_err(MirrorError::Io)?;
-        self.sandbox = Some(Arc::clone(&sandbox));
+        self.reins.set_sandbox(Some(Arc::clone(&sandbox)));
         Ok(sandbox)
     }
 
@@ -545,8 +544,9 @@ impl Thread {
         self.speaker.as_ref().map_or(Ok(()), |speaker| speaker.say(word))
     }
 
-    fn job(&mut self, slot: Option<u64>, job: pool::Job) -> Result<(), MirrorError> {
-        let started = Instant::now();
+    /// Makes a job ready: its layers are those of now. Returns its number.
+    fn prepare(&mut self, slot: Option<u64>, job: pool::Job, session: u64) -> Result<u64, MirrorError> {
+        let began = Instant::now();
         let probes = self.running.values().filter(|r| r.probe).count();
         if job.probe && probes >= PROBES_MAX || self.running.len() >= JOBS_PER_PEER_MAX {
             return Err(MirrorError::Refused(format!("{} jobs at a time are too many", self.running.len() + 1)));
@@ -601,15 +601,37 @@ impl Thread {
             },
             discard_outputs: job.discard_outputs,
         };
-        let output_paths: Vec<Vec<u8>> = runner_job.outputs.iter().map(|o| o.path.clone()).collect();
-        let id = job.id;
+        let running = Running {
+            id: job.id,
+            session,
+            slot,
+            _layers: layers,
+            source,
+            probe: job.discard_outputs || job.probe,
+            told: false,
+            ready: Some(Ready { job: Box::new(runner_job), order, began }),
+        };
+        self.running.insert(run, running);
+        Ok(run)
+    }
+
+    fn start(&mut self, run: u64) -> Result<(), MirrorError> {
         let sandbox = self.sandbox()?;
-        let (mut stream, touched) = sandbox.run(runner_job)?;
-        let probe = job.discard_outputs || job.probe;
-        self.running.insert(run, Running { id, slot, _layers: layers, source, probe, told: false });
+        let Some(running) = self.running.get_mut(&run) else { return Ok(()) };
+        let Some(Ready { job, order, began }) = running.ready.take() else { return Ok(()) };
+        let output_paths: Vec<Vec<u8>> = job.outputs.iter().map(|o| o.path.clone()).collect();
+        let (mut stream, touched) = match self.reins.start(running.session, running.slot, &sandbox, job)? {
+            Start::Runs(stream, touched) => (stream, touched),
+            Start::Later(job) => {
+                running.ready = Some(Ready { job, order, began });
+                return Ok(());
+            }
+            Start::Never => return self.finished(Finished::never(run)),
+        };
+        let id = running.id;
         let commands = self.commands.clone();
         let transfer_base = self.next_transfer;
-        self.next_transfer += limits.output_files;
+        self.next_transfer += self.settings.limits.output_files;
         std::thread::Builder::new().name("job".into()).stack_size(256 << 10).spawn(move || {
             let read = read_report(&mut stream);
             // A sandbox that ended before it told what was touched: nobody knows what the report is worth.
@@ -624,19 +646,22 @@ impl Thread {
                 },
                 Err(error) => Finished::not_started(run, id, format!("the sandbox ended: {error}")),
             };
-            finished.result.wall_us = started.elapsed().as_micros() as u64;
-            let _ = commands.send(Command::Finished(Box::new(finished)));
+            finished.result.wall_us = began.elapsed().as_micros() as u64;
+            let command = Command::Finished(Box::new(finished));
+            let _ = commands.send(Told { command, session: 0, bytes: 0 });
         })?;
         Ok(())
     }
 
     fn finished(&mut self, finished: Finished) -> Result<(), MirrorError> {
         let Finished { run, mut result, touched, lower_written, poison_written, large } = finished;
+        self.reins.ended(run);
         let Some(running) = self.running.remove(&run) else { return Ok(()) };
         if running.told {
             return Ok(());
         }
         let id = running.id;
+        result.id = id;
         // A poison that nobody knows any more is one all the same: the job saw something that is not there.
         let mut unknown = touched.overflow;
         let mut paths = |ids: &[u64]| -> Vec<Vec<u8>> {
@@ -659,8 +684,7 @@ impl Thread {
         if end == "not-started" {
             crate::log::warn(&format!("job {id} of {} did not start: {}", self.peer.short(), result.note));
         }
-        let about = About { id, slot: running.slot, source: running.source, probe: running.probe };
-        self.log(about, end, value, &result, touched.faults.len());
+        self.log(running.about(), end, value, &result, touched.faults.len());
         for (transfer, content) in large {
             self.say(Word::Bulk(transfer, content))?;
         }
@@ -691,15 +715,7 @@ impl Thread {
         self.say(Word::Frame(frame::Kind::Refused(refused)))
     }
 
-    fn stop_all(&mut self) {
-        if let Some(sandbox) = &self.sandbox {
-            for &run in self.running.keys() {
-                let _ = sandbox.tell(&ToRunner::Kill(run));
-            }
-        }
-    }
-
-    fn chunk(&mut self, chunk: pool::Chunk) -> Result<(), MirrorError> {
+    fn chunk(&mut self, chunk: pool::Chunk, session: u64) -> Result<(), MirrorError> {
         let transfer = chunk.transfer;
         if !self.blobs.contains_key(&transfer) {
             let Ok(digest) = Digest::try_from(&chunk.digest[..]) else {
@@ -711,7 +727,7 @@ impl Thread {
             if self.blobs.len() >= TRANSFERS_MAX {
                 return Err(MirrorError::Refused("too many transfers at a time".into()));
             }
-            let blob = self.begin_blob(digest, &chunk);
+            let blob = self.begin_blob(digest, &chunk, session);
             if let Err(error) = &blob {
                 self.blob_answer(&digest, &error.to_string())?;
             }
@@ -740,13 +756,13 @@ impl Thread {
         Ok(())
     }
 
-    fn begin_blob(&mut self, digest: Digest, chunk: &pool::Chunk) -> Result<Blob, MirrorError> {
+    fn begin_blob(&mut self, digest: Digest, chunk: &pool::Chunk, session: u64) -> Result<Blob, MirrorError> {
         let coming: u64 = self.blobs.values().map(Blob::total).sum();
         let mirror = self.mirror()?;
         mirror.check_room(coming + chunk.total)?;
         let staged = mirror.blob_path();
         let file = fs::OpenOptions::new().write(true).create_new(true).open(&staged)?;
-        let plain = HashingFile { file, hasher: blake3::Hasher::new(), written: 0, max: chunk.total };
+        let plain = HashingFile::new(file, chunk.total, Arc::clone(&self.reins), session);
         let sink = if chunk.zstd {
             let mut decoder = zstd::stream::write::Decoder::new(plain)?;
             decoder.window_log_max(WINDOW_LOG_MAX)?;
@@ -778,6 +794,13 @@ impl Thread {
 }
 
 impl Finished {
+    /// Of a job that was killed, or whose submitter went, before it was started.
+    fn never(run: u64) -> Self {
+        let mut finished = Self::not_started(run, 0, String::new());
+        finished.result.end = pool::EndKind::EndKilled as i32;
+        finished
+    }
+
     fn not_started(run: u64, id: u64, note: String) -> Self {
         let end = pool::EndKind::EndNotStarted as i32;
         Self {
@@ -800,29 +823,4 @@ fn source_of(job: &pool::Job) -> String {
             })
     };
     job.argv.iter().skip(1).rev().find(is_source).map(|a| bytes::show(a)).unwrap_or_default()
-}
-
-/// Sends a content as zstd on the bulk stream. False: the link is gone, or this node is out of memory.
-fn send_bulk(outlet: &Outlet, transfer: u64, content: &[u8]) -> bool {
-    let Ok(packed) = core_content::pack_bulk(content) else { return false };
-    let packed = prost::bytes::Bytes::from(packed);
-    let (mut at, mut total) = (0, content.len() as u64);
-    while at < packed.len() {
-        let end = packed.len().min(at + BULK_CHUNK_BYTES);
-        let chunk = pool::Chunk {
-            transfer,
-            data: packed.slice(at..end),
-            last: end == packed.len(),
-            digest: Vec::new(),
-            // The first one says it.
-            total: std::mem::take(&mut total),
-            zstd: true,
-            blob: false,
-        };
-        at = end;
-        if outlet.bulk.blocking_send(chunk).is_err() {
-            return false;
-        }
-    }
-    true
 }

@@ -1,5 +1,6 @@
 //! The node's side of the runner: starts one for a submitter, hands it jobs with their report sockets, and passes on
-//! what it says. Blocking; used from the guest's threads.
+//! what it says. Starting and ending it block; what it is told goes out on a thread of its own, because it may act late
+//! while the owner's programs want every core, and the node's loop must not wait for that.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, Read};
@@ -30,10 +31,15 @@ pub struct Sandbox {
     pub trap: Trap,
     /// Why not better.
     pub trap_note: String,
-    socket: Mutex<UnixStream>,
+    socket: UnixStream,
+    /// To the thread that writes to the socket, in order.
+    words: mpsc::Sender<Word>,
     waiting: Arc<Mutex<HashMap<u64, mpsc::Sender<Touched>>>>,
     child: Mutex<Child>,
 }
+
+/// A frame for the runner, with the report socket that travels with a job.
+struct Word(ToRunner, Option<UnixStream>);
 
 /// Where the runner's program is: beside this one, where packages put it, or where `POTLUCK_RUNNER` says.
 pub fn runner_path() -> PathBuf {
@@ -101,26 +107,46 @@ impl Sandbox {
                 lock(&listeners).clear();
             })
             .map_err(|e| e.to_string())?;
-        Ok(Arc::new(Self { trap, trap_note, socket: Mutex::new(ours), waiting, child: Mutex::new(child) }))
+        let writer = ours.try_clone().map_err(|e| e.to_string())?;
+        let (words, queue) = mpsc::channel::<Word>();
+        std::thread::Builder::new()
+            .name("to sandbox".into())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                while let Ok(Word(message, report)) = queue.recv() {
+                    if send(&writer, &message, report.as_ref().map(AsFd::as_fd)).is_err() {
+                        // Half a frame may be there: nothing can follow. The end of the sandbox is heard by its reader,
+                        // and jobs that were not sent hear it on their report sockets, which go with the queue.
+                        let _ = writer.shutdown(std::net::Shutdown::Both);
+                        return;
+                    }
+                }
+            })
+            .map_err(|e| e.to_string())?;
+        Ok(Arc::new(Self { trap, trap_note, socket: ours, words, waiting, child: Mutex::new(child) }))
     }
 
     /// Starts a job. The report comes on the stream, what it touched on the receiver; both end when the sandbox does.
+    /// Does not wait for the runner.
     pub fn run(&self, job: Job) -> std::io::Result<(UnixStream, mpsc::Receiver<Touched>)> {
         let (ours, theirs) = UnixStream::pair()?;
         let (tx, rx) = mpsc::channel();
         let id = job.id;
         lock(&self.waiting).insert(id, tx);
-        let sent = send(&lock(&self.socket), &ToRunner::Run(job), Some(theirs.as_fd()));
-        if let Err(error) = sent {
+        if let Err(error) = self.say(Word(ToRunner::Run(job), Some(theirs))) {
             lock(&self.waiting).remove(&id);
             return Err(error);
         }
         Ok((ours, rx))
     }
 
-    /// Sends a command for a running job.
-    pub fn tell(&self, message: &ToRunner) -> std::io::Result<()> {
-        send(&lock(&self.socket), message, None)
+    /// Sends a command for a running job; it follows everything that was said before. Does not wait for the runner.
+    pub fn tell(&self, message: ToRunner) -> std::io::Result<()> {
+        self.say(Word(message, None))
+    }
+
+    fn say(&self, word: Word) -> std::io::Result<()> {
+        self.words.send(word).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     }
 
     /// The runner's process, for tests of its death.
@@ -137,7 +163,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // Closing the socket ends it; it kills its jobs. Waiting avoids a zombie.
-        let _ = lock(&self.socket).shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
         let child = self.child.get_mut().unwrap_or_else(|e| e.into_inner());
         let _ = child.kill();
         let _ = child.wait();

@@ -1,6 +1,7 @@
 //! Hostile peers where they meet the node: deltas and transfers that a submitter sends to a worker's guest, and outputs
 //! that a worker sends back.
 
+mod programs;
 mod tree_space;
 
 use std::collections::HashSet;
@@ -10,7 +11,8 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::process::Command as Program;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use potluck_model::ids::{Digest, NodeId};
@@ -21,14 +23,20 @@ use potluck_node::guest::{Command, Guest, GuestEvent, GuestSettings, Outlet};
 use potluck_node::outputs::{self, Change};
 use potluck_node::roots;
 use potluck_wire::pool::{self, Chunk, DeltaOps, Frame, frame};
+use programs::{NODE, until, wrapper};
 use prost::Message;
 use tree_space::{Space, as_user, dir_ops, down_to, file_op};
 
 /// How long an answer may take on a busy machine before the test counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The end of the job with this number holds up whoever tells of it: its guest's own thread.
+const HOLDS_UP: u64 = 999;
+
 struct Submitter {
     guest: Guest,
+    /// One word lets a guest that is held up go on.
+    gate: mpsc::Sender<()>,
     id: NodeId,
     frames: tokio::sync::mpsc::Receiver<Frame>,
     bulk: tokio::sync::mpsc::Receiver<Chunk>,
@@ -46,11 +54,20 @@ impl Submitter {
             allow_fuse: false,
         };
         let (tx, events) = mpsc::channel();
-        let guest = Guest::start(id, settings, Arc::new(move |event| drop(tx.send(event))));
+        let (gate, go_on) = mpsc::channel();
+        let go_on = Mutex::new(go_on);
+        let told = move |event: GuestEvent| {
+            let holds_up = matches!(&event, GuestEvent::Finished(served) if served.job == HOLDS_UP);
+            drop(tx.send(event));
+            if holds_up {
+                let _ = go_on.lock().unwrap().recv();
+            }
+        };
+        let guest = Guest::start(id, settings, Arc::new(told));
         let folder = space.path("mirrors").join(id.to_string());
         let (_, frames) = tokio::sync::mpsc::channel(1);
         let (_, bulk) = tokio::sync::mpsc::channel(1);
-        let mut submitter = Self { guest, id, frames, bulk, events, folder };
+        let mut submitter = Self { guest, gate, id, frames, bulk, events, folder };
         submitter.connect();
         submitter
     }
@@ -60,6 +77,31 @@ impl Submitter {
         let (bulk_tx, bulk) = tokio::sync::mpsc::channel(64);
         (self.frames, self.bulk) = (frames, bulk);
         self.guest.tell(Command::Connected(Outlet { control, bulk: bulk_tx }));
+    }
+
+    /// Its guest's thread takes nothing until it may go on, as if it were busy with much data. What ended before is returned.
+    fn hold_up(&self) -> Vec<(Option<u64>, String)> {
+        let missing = pool::OutputDir { path: b"/missing".to_vec(), whiteouts: Vec::new() };
+        self.send(frame::Kind::Job(pool::Job { id: HOLDS_UP, outputs: vec![missing], ..Default::default() }));
+        let mut before = Vec::new();
+        loop {
+            match self.ended() {
+                (None, _) => return before,
+                ended => before.push(ended),
+            }
+        }
+    }
+
+    fn go_on(&self) {
+        self.gate.send(()).unwrap();
+    }
+
+    /// The next job that ends: its slot, and how.
+    fn ended(&self) -> (Option<u64>, String) {
+        match self.events.recv_timeout(PATIENCE).expect("nothing ended") {
+            GuestEvent::Finished(served) => (served.run, served.end),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn send(&self, kind: frame::Kind) {
@@ -577,6 +619,142 @@ fn a_guests_words_do_not_wait_for_a_slow_reader() {
     // Its guest still hears the node: a broken rule is noticed behind all of that.
     ann.delta(&DeltaOps { dirs: vec![dir_ops("relative")] });
     assert!(ann.misbehaved().contains("not absolute"));
+}
+
+/// Runs this test again with the runner of this build. True: done.
+fn with_runner(test: &str) -> bool {
+    if std::env::var_os("POTLUCK_RUNNER").is_some() {
+        return as_user(test);
+    }
+    wrapper();
+    let mut again = Program::new(std::env::current_exe().unwrap());
+    again
+        .args(["--exact", test, "--nocapture"])
+        .env("POTLUCK_RUNNER", Path::new(NODE).with_file_name("potluck-runner"));
+    assert!(again.status().unwrap().success(), "{test} with a runner");
+    true
+}
+
+/// A program that runs until it is killed; each job of it has a name of its own on this machine.
+fn spin(slot: u64) -> String {
+    format!("spin-{}-{slot}", std::process::id())
+}
+
+/// The state of its process, as the kernel calls it. None: there is none.
+fn state(slot: u64) -> Option<char> {
+    let argv = format!("{}\0", spin(slot)).into_bytes();
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let is_it = fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == argv);
+        let stat = is_it.then(|| fs::read_to_string(entry.path().join("stat")).ok())??;
+        stat.rsplit(") ").next()?.chars().next()
+    })
+}
+
+fn until_state(what: &str, slot: u64, is_it: impl Fn(Option<char>) -> bool) {
+    until(what, || is_it(state(slot)).then_some(()));
+}
+
+/// The owner's key press, the kill ten seconds later and the submitter's removal: the guest's thread has not taken what was
+/// sent before them, and takes it only when all have had their effect.
+#[test]
+fn a_stop_a_kill_and_the_end_of_a_link_do_not_wait_behind_what_a_submitter_sends() {
+    if with_runner("a_stop_a_kill_and_the_end_of_a_link_do_not_wait_behind_what_a_submitter_sends") {
+        return;
+    }
+    let space = Space::new("hostile-reins");
+    let mut ann = Submitter::new(&space, 1, 1 << 30);
+    let (source, program) = (space.write("spin.c", "void _start(void) { for (;;) {} }\n"), space.path("spin"));
+    let made = Program::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&program).arg(source).status().unwrap();
+    assert!(made.success());
+    let mut ops = with_file("/bin", "spin", &fs::read(&program).unwrap(), true);
+    ops.dirs.last_mut().unwrap().files[0].mode = 0o755;
+    ann.delta(&ops);
+    let run = |ann: &Submitter, slot: u64| {
+        let (program, argv, cwd) = (b"/bin/spin".to_vec(), vec![spin(slot).into_bytes()], b"/".to_vec());
+        let job = pool::Job { id: slot, program, argv, cwd, ..Default::default() };
+        ann.guest.tell(Command::Run(slot, Box::new(job)));
+    };
+    let is_running = |state: Option<char>| state.is_some_and(|state| state != 'T');
+    run(&ann, 1);
+    until_state("the job runs", 1, is_running);
+
+    // Stopped, resumed and stopped again behind a transfer; a job behind that was not started waits as well.
+    assert_eq!(ann.hold_up(), []);
+    ann.blob(1, Digest::of(b"no"), 2, b"go", false, true);
+    run(&ann, 2);
+    for (stop, what) in [(true, "it stands still"), (false, "it goes on"), (true, "it stands still again")] {
+        ann.guest.tell(Command::Freeze(stop));
+        until_state(what, 1, |state| if stop { state == Some('T') } else { is_running(state) });
+    }
+    assert!(ann.frames.try_recv().is_err(), "the transfer was taken");
+    ann.go_on();
+    assert!(ann.stored().contains("digest"));
+    assert_eq!(ann.holds(), ["/bin/spin"]);
+    assert_eq!((state(1), state(2)), (Some('T'), None), "a job began while jobs are stopped");
+    ann.guest.tell(Command::Freeze(false));
+    until_state("the job that waited runs", 2, is_running);
+    until_state("the other one goes on", 1, is_running);
+
+    // Killed: one that runs, one that was not taken yet, and one that waits because jobs are stopped.
+    assert_eq!(ann.hold_up(), []);
+    [3, 4].into_iter().for_each(|slot| run(&ann, slot));
+    [1, 3].into_iter().for_each(|slot| ann.guest.tell(Command::Kill(slot)));
+    until_state("it is gone", 1, |state| state.is_none());
+    ann.guest.tell(Command::Freeze(true));
+    ann.go_on();
+    assert_eq!(ann.holds(), ["/bin/spin"]);
+    ann.guest.tell(Command::Kill(4));
+    let mut ended: Vec<_> = (0..3).map(|_| ann.ended()).collect();
+    ann.guest.tell(Command::Freeze(false));
+    until_state("the job that nobody killed goes on", 2, is_running);
+
+    // The link is lost: what runs is killed, what was not taken is never started.
+    ended.extend(ann.hold_up());
+    run(&ann, 5);
+    ann.blob(2, Digest::of(b"go"), 2, b"go", false, true);
+    ann.guest.tell(Command::Disconnected);
+    until_state("it is gone with its submitter", 2, |state| state.is_none());
+    ann.go_on();
+    ended.extend((0..2).map(|_| ann.ended()));
+    ended.sort();
+    let ends = ["killed", "killed", "killed", "killed", "refused"];
+    let expected: Vec<_> = (1..).zip(ends).map(|(slot, end)| (Some(slot), end.to_owned())).collect();
+    assert_eq!(ended, expected, "each slot is freed once");
+    ann.connect();
+    assert_eq!(ann.holds(), ["/bin/spin"]);
+    assert!(ann.events.try_recv().is_err(), "each slot is freed once");
+    // A kill that was said while nobody listened is of no later job.
+    run(&ann, 6);
+    until_state("the next one runs", 6, is_running);
+}
+
+#[test]
+fn a_submitter_that_sends_more_than_is_taken_is_disconnected() {
+    let space = Space::new("hostile-flood");
+    let mut ann = Submitter::new(&space, 1, 1 << 30);
+    ann.hold_up();
+    let piece = prost::bytes::Bytes::from(vec![7; 64 << 10]);
+    let chunk = Chunk { transfer: 1, data: piece, digest: vec![0; 32], total: 1 << 20, ..Chunk::default() };
+    let mut sent = 0;
+    let why = loop {
+        ann.chunk(chunk.clone());
+        match ann.events.try_recv() {
+            Ok(GuestEvent::Misbehaved(_, why)) => break why,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => sent += chunk.data.len() as u64,
+        }
+        assert!(sent < 8 * BLOB_BYTES_MAX, "nobody minded");
+    };
+    assert!(why.contains("more than is taken"), "{why}");
+    assert!(sent > 4 * BLOB_BYTES_MAX, "as much as honest ones have on their way: {sent}");
+    // Said once; and what came is of no later connection.
+    ann.chunk(chunk.clone());
+    assert!(ann.events.try_recv().is_err());
+    ann.go_on();
+    ann.connect();
+    assert!(ann.holds().is_empty());
+    ann.blob(1, Digest::of(b"go"), 2, b"go", false, true);
+    assert_eq!(ann.stored(), "");
 }
 
 fn apply(change: &Change) -> std::io::Result<()> {

@@ -1,7 +1,7 @@
 //! Other submitters' jobs: admission by the worker's state machine, and the guests that run them.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use potluck_model::ids::{JobId, NodeId};
 use potluck_model::place::{WorkerAction, WorkerEvent};
@@ -15,6 +15,8 @@ use crate::received::{Kept, Received};
 
 /// Between two looks at how much all submitters keep here together.
 const ROOM_EVERY_MS: u64 = 60_000;
+/// Between two tries to open mirrors that could not be opened.
+const AGAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Everybody who was here since the start.
 pub(crate) struct Guests {
@@ -30,6 +32,67 @@ pub(crate) struct Guests {
     runs: HashMap<u64, NodeId>,
     /// When the sum of what is kept is looked at next, milliseconds since 1970.
     room_due_ms: u64,
+    /// When mirrors that could not be opened were tried again.
+    again_at: Option<Instant>,
+    /// The links of submitters, as far as their mirrors go.
+    sessions: HashMap<NodeId, Session>,
+}
+
+/// One link of a submitter, as far as its mirror goes.
+struct Session {
+    outlet: Outlet,
+    mirror: Keeping,
+}
+
+/// Whether a submitter's mirror could be kept since its link stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Keeping {
+    /// Nothing was put into it yet.
+    Untouched,
+    /// It holds what the submitter sent: where that is lost, both sides must begin anew, with a new link.
+    Used,
+    /// It could not be opened. The submitter knows, and sends nothing.
+    Closed,
+    /// It could not be opened before, and is tried again.
+    Again,
+}
+
+impl Keeping {
+    /// The submitter sent something for it.
+    fn used(&mut self) {
+        *self = Self::Used;
+    }
+
+    /// It is to be tried again. False: it needs not.
+    fn again(&mut self) -> bool {
+        let is_closed = *self == Self::Closed;
+        if is_closed {
+            *self = Self::Again;
+        }
+        is_closed
+    }
+
+    /// It cannot be kept.
+    fn failed(&mut self) -> Failed {
+        match *self {
+            Self::Used => Failed::EndLink,
+            before => {
+                *self = Self::Closed;
+                if before == Self::Untouched { Failed::Tell } else { Failed::Wait }
+            }
+        }
+    }
+}
+
+/// What follows from a mirror that cannot be kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Failed {
+    /// What the submitter believes of it is wrong: the link ends.
+    EndLink,
+    /// The submitter is told to do without this worker; its link stays, for this node's own jobs go over it too.
+    Tell,
+    /// It was told before.
+    Wait,
 }
 
 impl Guests {
@@ -45,11 +108,14 @@ impl Guests {
             received: Received::default(),
             runs: HashMap::new(),
             room_due_ms: 0,
+            again_at: None,
+            sessions: HashMap::new(),
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.guests.clear();
+        self.sessions.clear();
     }
 
     /// Jobs that run now.
@@ -83,13 +149,38 @@ impl Guests {
         let was_left = self.received.forget(peer);
         let is_known = self.guests.contains_key(&peer) || was_left;
         if is_known {
+            self.touched(peer);
             self.guest(peer).tell(Command::Forget);
         }
         is_known
     }
 
+    /// The mirror of this link is no longer what it was when it was opened.
+    fn touched(&mut self, peer: NodeId) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.mirror.used();
+        }
+    }
+
+    /// Tries mirrors again that could not be opened: whoever waits for one is told what is there.
+    fn open_again(&mut self) {
+        let closed = self.sessions.iter_mut().filter_map(|(peer, session)| {
+            let is_due = session.mirror.again();
+            is_due.then(|| (*peer, session.outlet.clone()))
+        });
+        let closed: Vec<(NodeId, Outlet)> = closed.collect();
+        for (peer, outlet) in closed {
+            self.guest(peer).tell(Command::Connected(outlet));
+            self.guest(peer).tell(Command::Frame(frame::Kind::MirrorQuery(pool::MirrorQuery {})));
+        }
+    }
+
     /// Where all together keep more than the quota, the least recently used are forgotten.
     pub(super) fn make_room(&mut self, now_ms: u64) {
+        if self.again_at.is_none_or(|at| at.elapsed() >= AGAIN_EVERY) {
+            self.again_at = Some(Instant::now());
+            self.open_again();
+        }
         if now_ms < self.room_due_ms && self.room_due_ms - now_ms <= ROOM_EVERY_MS {
             return;
         }
@@ -161,6 +252,8 @@ impl Core {
         if self.serving().is_err() || !self.may_submit(peer) {
             return;
         }
+        let session = Session { outlet: outlet.clone(), mirror: Keeping::Untouched };
+        self.guests.sessions.insert(peer, session);
         self.guests.guest(peer).tell(Command::Connected(outlet));
         self.work(WorkerEvent::SubmitterUp { peer, rtt });
         if !self.sharing.code().is_empty() {
@@ -169,6 +262,7 @@ impl Core {
     }
 
     pub(super) fn submitter_down(&mut self, peer: NodeId) {
+        self.guests.sessions.remove(&peer);
         self.guests.held.retain(|(p, _), _| *p != peer);
         self.forget_proofs(peer);
         if let Some(guest) = self.guests.guests.get(&peer) {
@@ -188,6 +282,9 @@ impl Core {
                 self.refuse(peer, JobId(job.id), &Reason::Policy, &why);
             }
             return;
+        }
+        if matches!(kind, frame::Kind::Job(_) | frame::Kind::Delta(_)) {
+            self.guests.touched(peer);
         }
         match kind {
             frame::Kind::Demand(demand) => self.work(WorkerEvent::Demand { peer, slots: demand.slots }),
@@ -211,6 +308,7 @@ impl Core {
 
     pub(super) fn serve_chunk(&mut self, peer: NodeId, chunk: pool::Chunk) {
         if self.serving().is_ok() && self.may_submit(peer) {
+            self.guests.touched(peer);
             self.guests.guest(peer).tell(Command::Chunk(chunk));
         }
     }
@@ -236,13 +334,7 @@ impl Core {
                 crate::log::warn(&format!("{} broke a rule and is disconnected: {why}", peer.short()));
                 self.close_link(peer);
             }
-            GuestEvent::Unwell(peer, why) => {
-                crate::log::warn(&format!(
-                    "the files of {} cannot be kept here, it is disconnected: {why}",
-                    peer.short()
-                ));
-                self.close_link(peer);
-            }
+            GuestEvent::Unwell(peer, why) => self.unwell(peer, &why),
             GuestEvent::Over(peer) => {
                 crate::log::warn(&format!("the jobs of {} were given up after a fault of this node", peer.short()));
                 self.guests.guests.remove(&peer);
@@ -254,6 +346,53 @@ impl Core {
                 }
                 self.close_link(peer);
             }
+        }
+    }
+    /// A submitter's files cannot be kept here.
+    fn unwell(&mut self, peer: NodeId, why: &str) {
+        let failed = self.guests.sessions.get_mut(&peer).map_or(Failed::EndLink, |session| session.mirror.failed());
+        match failed {
+            Failed::EndLink => {
+                crate::log::warn(&format!(
+                    "the files of {} cannot be kept here, it is disconnected: {why}",
+                    peer.short()
+                ));
+                self.close_link(peer);
+            }
+            Failed::Tell => {
+                crate::log::warn(&format!(
+                    "the files of {} cannot be kept here, it does without this PC: {why}",
+                    peer.short()
+                ));
+                let state = pool::MirrorState { trap: "none".to_owned(), ..pool::MirrorState::default() };
+                self.send(peer, frame::Kind::MirrorState(state));
+            }
+            Failed::Wait => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_that_cannot_be_opened_costs_no_link_and_is_told_once() {
+        let mut mirror = Keeping::Untouched;
+        assert!(!mirror.again(), "nothing is wrong with it");
+        assert_eq!(mirror.failed(), Failed::Tell);
+        for _ in 0..3 {
+            assert!(mirror.again() && !mirror.again());
+            assert_eq!(mirror.failed(), Failed::Wait);
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_is_lost_while_it_is_used_ends_the_link() {
+        for mut mirror in [Keeping::Untouched, Keeping::Closed, Keeping::Again] {
+            mirror.used();
+            assert!(!mirror.again());
+            assert_eq!(mirror.failed(), Failed::EndLink);
         }
     }
 }
