@@ -1,4 +1,5 @@
-//! A worker that cannot keep a submitter's files: it is not used, and its own jobs go on over the same link.
+//! Workers that lack something. Without room for a submitter's files it is not used, and its own jobs go on over the same
+//! link; without FUSE it is used.
 
 mod pool;
 mod programs;
@@ -70,4 +71,24 @@ fn a_worker_without_room_for_mirrors_gets_no_job_and_its_own_builds_go_on() {
     assert!(!compile(&helper, "b").0, "nobody else serves");
     let log = log_since(&broken);
     assert!(!log.contains(" ended") && !log.contains("disconnected"), "{log}");
+}
+
+#[test]
+fn a_worker_without_fuse_serves() {
+    if delegated("a_worker_without_fuse_serves") {
+        return;
+    }
+    let space = Space::new("no-fuse");
+    let submitter = Pc::start(&space, "submitter", &["--local-compiles", "0"]);
+    let worker = Pc::start(&space, "worker", &["--serve", "2", "--no-fuse"]);
+    team(&submitter, &[&worker]);
+    let project = space.path("project");
+    write_sources(&project, &[], &["a"]);
+    submitter.says(&["toolchain", "add", "/usr/bin/gcc"]);
+    submitter.says(&["toolchain", "sync"]);
+    assert_eq!(submitter.peer(&worker.id()).unwrap()["trap"], "loop");
+    let output = submitter.compile(&project, "a", "a.o");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(fs::read(project.join("a.o")).unwrap() == local_object(&project, "a"));
+    assert_eq!(submitter.last_job(), (true, worker.id()));
 }
