@@ -60,7 +60,7 @@ test: check
 	@installers/ui.sh run --silent check
 	@installers/ui.sh test
 	$(HARNESS) identity
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 	$(MAKE) tray-test
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
 	# `make identity` runs everything, with a new seed each time.

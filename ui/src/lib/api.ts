@@ -128,7 +128,7 @@ until: Pause, } | { "call": "resume" } | { "call": "share_settings",
 /**
  * New settings.
  */
-settings: ShareSettings, } | { "call": "role", 
+settings: ShareSettings, } | { "call": "reread" } | { "call": "role", 
 /**
  * Lends, or builds and lends.
  */
@@ -218,7 +218,7 @@ address: string, } | { "call": "peers_remove",
  */
 address: string, } | { "call": "builds", 
 /**
- * At most so many.
+ * At most so many; None: all.
  */
 limit: number | null, } | { "call": "report", 
 /**
