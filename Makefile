@@ -60,7 +60,8 @@ test: check
 	@installers/ui.sh run --silent check
 	@installers/ui.sh test
 	$(HARNESS) identity
-	$(CARGO) test --locked --no-fail-fast
+	# Quiet: of thousands of lines those that tell of a failure would be lost.
+	$(CARGO) test --locked --no-fail-fast --quiet
 	$(MAKE) tray-test
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
 	# `make identity` runs everything, with a new seed each time.

@@ -59,7 +59,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// For the node that listens at `socket`.
+    /// For the node that listens at `socket`, in the thread that takes its questions.
     pub fn beside(socket: &Path) -> Result<Self, String> {
         let path = PathBuf::from(OsString::from_vec(ipc::taken_path(socket.as_os_str().as_bytes())));
         let mapped = || -> std::io::Result<NonNull<AtomicU64>> {
@@ -70,9 +70,10 @@ impl Taken {
             }
             let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
             // Written once, so that the place is there: on a full disk this fails here and not at the first store.
-            file.write_all_at(&0u64.to_le_bytes(), 0)?;
+            let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+            file.write_all_at(&ipc::Taken { told_ns: 0, thread }.to_bytes(), 0)?;
             let access = ProtFlags::READ | ProtFlags::WRITE;
-            // SAFETY: a new mapping at no chosen place, of a file of eight bytes that only this user can shorten.
+            // SAFETY: a new mapping at no chosen place, of a file of sixteen bytes that only this user can shorten.
             let place =
                 unsafe { mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), access, MapFlags::SHARED, &file, 0) }?;
             NonNull::new(place.cast()).ok_or_else(|| std::io::Error::other("no memory"))

@@ -299,6 +299,23 @@ impl Lab {
         Ok(())
     }
 
+    /// Copies what the nodes logged to a folder that stays, in place of an earlier one; where that is.
+    pub fn keep_logs(&self) -> Outcome<PathBuf> {
+        let kept = base_dir()?.join("failed").join(&self.plan.name);
+        let _ = fs::remove_dir_all(&kept);
+        fs::create_dir_all(&kept)?;
+        let workers = self.workers.iter().map(|w| (w.node.name.replace(' ', "-"), w.state_seen(self.has_namespaces())));
+        for (name, dir) in workers.chain([("submitter".to_owned(), self.dir.join("submitter"))]) {
+            for log in ["state/potluck/node.log", "node.err"] {
+                let to = kept.join(format!("{name}.{}", log.rsplit('/').next().unwrap_or(log)));
+                if let Ok(text) = fs::read(dir.join(log)) {
+                    fs::write(to, text)?;
+                }
+            }
+        }
+        Ok(kept)
+    }
+
     /// Jobs that each worker says it has run to their end, by its own log.
     pub fn served_by_workers(&self) -> Outcome<Vec<usize>> {
         self.workers

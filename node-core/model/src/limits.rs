@@ -86,7 +86,7 @@ pub const REMEMBERED_PEERS_MAX: usize = 256;
 pub const REMEMBERED_ADDRESSES_MAX: usize = 4;
 /// Addresses that a person may name: a list that is typed.
 pub const TYPED_ADDRESSES_MAX: usize = 512;
-/// The wrapper compiles itself when the node is silent for this long.
+/// The wrapper compiles itself when the node is silent for this long, and neither computes nor waits for a disk.
 pub const WRAPPER_PATIENCE: Duration = Duration::from_millis(250);
 /// Retries of one job because of faults before `-M`, then local.
 pub const FAULT_RETRIES_MAX: u32 = 2;

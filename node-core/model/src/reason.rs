@@ -69,7 +69,8 @@ macro_rules! reasons {
             /// or passes by itself.
             pub fn is_fixable(&self) -> bool {
                 use Reason::*;
-                let passes = matches!(self, NoFreeSlot | PeerReclaimed | PeerLost | ToolchainPacking | InputChanged);
+                let passes =
+                    matches!(self, NoFreeSlot | PeerReclaimed | PeerLost | ToolchainPacking | InputChanged | NodeSilent);
                 self.is_avoidable() && !passes && !matches!(self, DisabledByEnv | RemoteErrorLocalError)
             }
 
@@ -184,6 +185,8 @@ reasons! {
     DiskFull = "disk-full", Failure, "no disk space left";
     /// The worker ran out of memory.
     OutOfMemory = "out-of-memory", Failure, "needed more memory than the other machine could spare";
+    /// The wrapper heard nothing for its patience, and has compiled.
+    NodeSilent = "node-silent", Failure, "Potluck did not answer on this PC: it was stopped, or too busy";
     /// Something in Potluck failed.
     Internal = "internal", Failure, "something failed inside Potluck; potluck log tells what";
 }

@@ -17,7 +17,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("POTLUCK_CC", "Compiler to run where gcc, cc or clang is asked for through the masquerade directory."),
     ("POTLUCK_CXX", "The same for g++, c++ and clang++."),
     ("POTLUCK_PATH", "Directories to look for compilers in, instead of PATH."),
-    ("POTLUCK_PATIENCE_MS", "How long the node may be silent before the compiler runs here; 250 if not set."),
+    (
+        "POTLUCK_PATIENCE_MS",
+        "How long the node may be silent before the compiler runs here; 250 if not set. One that is busy gets 20 times as long.",
+    ),
     ("POTLUCK_BUILD_NAME", "Name of the build that this compile belongs to, instead of the project's folder."),
     ("POTLUCK_BUILD_ID", "The build that this compile belongs to; potluck run sets it."),
     ("POTLUCK_SOCKET", "The node's socket."),

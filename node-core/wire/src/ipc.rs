@@ -135,9 +135,39 @@ pub struct Compile {
 }
 
 /// Where the node says, without waking anybody, when it last had taken everything that was asked: beside its socket.
-/// Eight bytes, little endian: nanoseconds of the monotonic clock. A wrapper that has heard nothing looks there once.
+/// Sixteen bytes, as [`Taken`] reads them. A wrapper that has heard nothing looks there.
 pub fn taken_path(socket: &[u8]) -> Vec<u8> {
     [socket, b".taken"].concat()
+}
+
+/// What stands at [`taken_path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Nanoseconds of the monotonic clock.
+    pub told_ns: u64,
+    /// The thread of the node that takes questions, as gettid(2) numbers it.
+    pub thread: u32,
+}
+
+impl Taken {
+    /// Size in the file.
+    pub const BYTES: usize = 16;
+
+    /// Little endian, zeroes behind.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.told_ns.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.thread.to_le_bytes());
+        bytes
+    }
+
+    /// None: not what a node writes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (told_ns, rest) = bytes.split_first_chunk::<8>()?;
+        let (thread, rest) = rest.split_first_chunk::<4>()?;
+        (rest.len() == Self::BYTES - 12)
+            .then_some(Self { told_ns: u64::from_le_bytes(*told_ns), thread: u32::from_le_bytes(*thread) })
+    }
 }
 
 /// From the node.

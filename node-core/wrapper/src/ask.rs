@@ -17,6 +17,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 /// Silence of the node that is waited for; the same as `limits::WRAPPER_PATIENCE` of the model, which the wrapper does
 /// not link.
 pub const PATIENCE: Duration = Duration::from_millis(250);
+/// A node that computes, or waits for a disk, is no silent one: it is waited for this many times as long in all. What keeps
+/// it busy (a disk that is flushed, every core taken) would keep a compiler here as busy; a node that never comes to an end
+/// must not cost more.
+const BUSY_PATIENCES: u32 = 20;
 /// Read at once. Almost every reply fits.
 const READ_BYTES: usize = 16 << 10;
 
@@ -84,7 +88,8 @@ pub fn socket_path(given: Option<&[u8]>, runtime_dir: Option<&[u8]>, home: Optio
 
 /// Asks, and waits for the final word; for the first one no longer than `patience`.
 pub fn ask(socket: &[u8], request: &Request, patience: Duration) -> Answer {
-    let mut silence = Silence { patience: Some(patience), socket, asked_ns: monotonic_ns() };
+    let asked_ns = monotonic_ns();
+    let mut silence = Silence { patience: Some(patience), borne: 0, socket, asked_ns };
     let fd = match connect(socket, patience) {
         Ok(fd) => fd,
         Err(trouble) => return Answer::None(trouble),
@@ -115,29 +120,58 @@ pub fn tell(socket: &[u8], notice: &Request) {
 struct Silence<'a> {
     /// `None`: for ever. From there on the node's end is noticed as the end of the connection, however it ends.
     patience: Option<Duration>,
+    /// How often it has passed.
+    borne: u32,
     socket: &'a [u8],
     /// When the question began to be asked.
     asked_ns: u64,
 }
 
 impl Silence<'_> {
+    /// The patience has passed: whether to go on waiting.
+    fn go_on(&mut self, fd: &OwnedFd) -> bool {
+        self.borne += 1;
+        // Before the other look: what ends its round between the two has taken the question.
+        let busy = self.borne < BUSY_PATIENCES && self.is_busy(fd);
+        if self.is_work(fd) {
+            self.patience = None;
+            return true;
+        }
+        busy
+    }
+
     /// Whether the node has read everything and has come to the end of its round since: then it works, and has nothing
     /// to say yet. It does not say this by a message, which would cost more than all others of a compile.
     fn is_work(&self, fd: &OwnedFd) -> bool {
         let mut unread: libc::c_int = 1;
         // SAFETY: TIOCOUTQ (for sockets SIOCOUTQ of unix(7)) writes one int.
         let asked = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
-        if asked != 0 || unread != 0 {
-            return false;
-        }
-        let path = ipc::taken_path(self.socket);
-        let mut taken_ns = [0; 8];
-        let Ok(file) = rustix::fs::open(OsStr::from_bytes(&path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        else {
-            return false;
-        };
-        matches!(rustix::io::read(&file, &mut taken_ns), Ok(8)) && u64::from_le_bytes(taken_ns) >= self.asked_ns
+        asked == 0 && unread == 0 && self.taken().is_some_and(|taken| taken.told_ns >= self.asked_ns)
     }
+
+    /// Whether the thread that takes questions computes or waits for a disk, by what the kernel says of it (proc(5)): it
+    /// comes to the question then. One that sleeps, is stopped or cannot be seen is silent.
+    fn is_busy(&self, fd: &OwnedFd) -> bool {
+        let (Some(taken), Some(listener)) = (self.taken(), listener(fd)) else { return false };
+        let path = format!("/proc/{}/task/{}/stat", listener.pid, taken.thread);
+        let mut stat = [0; 128];
+        let Some(stat) = read_start(path.as_bytes(), &mut stat) else { return false };
+        // The name before it, of 15 bytes at most, is in brackets and may hold any byte.
+        let behind = stat.iter().rposition(|&b| b == b')').map(|at| &stat[at..]);
+        matches!(behind, Some([b')', b' ', b'R' | b'D', ..]))
+    }
+
+    fn taken(&self) -> Option<ipc::Taken> {
+        let mut bytes = [0; ipc::Taken::BYTES];
+        ipc::Taken::from_bytes(read_start(&ipc::taken_path(self.socket), &mut bytes)?)
+    }
+}
+
+/// The beginning of a file, as much as there is room for.
+fn read_start<'a>(path: &[u8], room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let file = rustix::fs::open(OsStr::from_bytes(path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let read = rustix::io::read(&file, &mut *room).ok()?;
+    room.get(..read)
 }
 
 /// Comparable with that of other processes. By a system call: for one look at the clock, mapping in the pages of the
@@ -174,13 +208,13 @@ fn connect(path: &[u8], patience: Duration) -> Result<OwnedFd, Trouble> {
         Err(error) => return Err(failed(error)),
     }
     // The path could have been replaced since it was looked at: ask who listens.
-    if listener_uid(&fd) != Some(me) {
+    if listener(&fd).map(|listener| listener.uid) != Some(me) {
         return Err(Trouble::Connect(format!("{} belongs to another user", shown())));
     }
     Ok(fd)
 }
 
-fn listener_uid(fd: &OwnedFd) -> Option<u32> {
+fn listener(fd: &OwnedFd) -> Option<libc::ucred> {
     let mut cred = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `cred` is writable memory of `len` bytes, the size that SO_PEERCRED fills. (Not by rustix: a listener in
@@ -188,7 +222,7 @@ fn listener_uid(fd: &OwnedFd) -> Option<u32> {
     let result = unsafe {
         libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &raw mut len)
     };
-    (result == 0).then_some(cred.uid)
+    (result == 0).then_some(cred)
 }
 
 fn send(fd: &OwnedFd, mut bytes: &[u8], silence: &mut Silence<'_>) -> Result<(), Trouble> {
@@ -232,7 +266,7 @@ fn wait(fd: &OwnedFd, what: PollFlags, silence: &mut Silence<'_>) -> Result<(), 
     let time = |t: Duration| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: i64::from(t.subsec_nanos()) };
     let timeout = silence.patience.map(time);
     match poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), what)], timeout.as_ref()) {
-        Ok(0) if silence.is_work(fd) => silence.patience = None,
+        Ok(0) if silence.go_on(fd) => {}
         Ok(0) => return Err(Trouble::Silent),
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(Trouble::Connect(words_of(error))),

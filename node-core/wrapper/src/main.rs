@@ -141,6 +141,10 @@ fn compile(started: &Started, first: usize, masquerade: bool) -> i32 {
         }
         Answer::None(trouble) if may_fall_back => {
             tell_reason(&trouble.sentence());
+            if matches!(trouble, Trouble::Silent) {
+                // For when it hears again.
+                ask::tell(&socket(), &request::notice("node-silent", &words));
+            }
             local.execute(started, None)
         }
         Answer::None(trouble) => refuse(&trouble),

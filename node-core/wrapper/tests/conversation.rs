@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Lab, POTLUCK, bytes};
-use potluck_wire::ipc::{IPC_VERSION, Reply};
+use potluck_wire::ipc::{IPC_VERSION, Reply, Request};
 
 const COMPILE: &[&str] = &["gcc", "-c", "a.c"];
 
@@ -49,6 +51,8 @@ fn a_silent_node_costs_its_patience_and_no_more() {
     let (mut silent, _) = node.accept_compile();
     silent.expect_end();
     assert!(start.elapsed() >= Duration::from_millis(250));
+    let Request::Notice { reason, .. } = node.accept().1 else { panic!("not a notice") };
+    assert_eq!(reason, "node-silent");
     lab.expect_compiled(&child.wait_with_output().expect("ends"));
 }
 
@@ -74,6 +78,56 @@ fn a_node_that_has_taken_the_question_is_waited_for() {
         assert!(conversation.is_open());
         conversation.reply(&Reply::Done { exit: 3, stdout: Vec::new(), stderr: Vec::new() });
         assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(3));
+    }
+}
+
+/// A thread that computes or sleeps until it is let go, and its number.
+fn thread(computes: bool, until: Arc<AtomicBool>) -> (u32, std::thread::JoinHandle<()>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()).expect("told");
+        while !until.load(Ordering::Relaxed) {
+            if computes { std::hint::spin_loop() } else { std::thread::park() }
+        }
+    });
+    (told.recv().expect("started"), thread)
+}
+
+#[test]
+fn a_node_that_computes_is_waited_for() {
+    let lab = Lab::new();
+    let node = lab.node();
+    let until = Arc::new(AtomicBool::new(false));
+    let (number, thread) = thread(true, Arc::clone(&until));
+    lab::leave(&lab, 0, number);
+    let child = lab.potluck(COMPILE).env("POTLUCK_PATIENCE_MS", "300").spawn().expect("runs");
+    let (mut conversation, _) = node.accept_compile();
+    // Not synchronisation: that its patience has passed, three times, is what is tested.
+    std::thread::sleep(Duration::from_millis(1000));
+    assert!(conversation.is_open());
+    conversation.reply(&Reply::Done { exit: 3, stdout: Vec::new(), stderr: Vec::new() });
+    assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(3));
+    until.store(true, Ordering::Relaxed);
+    thread.join().expect("ends");
+}
+
+#[test]
+fn a_node_that_computes_for_ever_or_sleeps_is_silent() {
+    for computes in [true, false] {
+        let lab = Lab::new();
+        let node = lab.node();
+        let until = Arc::new(AtomicBool::new(false));
+        let (number, thread) = thread(computes, Arc::clone(&until));
+        lab::leave(&lab, 0, number);
+        let start = Instant::now();
+        let child = lab.potluck(COMPILE).env("POTLUCK_PATIENCE_MS", "100").spawn().expect("runs");
+        let (mut conversation, _) = node.accept_compile();
+        conversation.expect_end();
+        assert!(!computes || start.elapsed() >= Duration::from_millis(2000));
+        lab.expect_compiled(&child.wait_with_output().expect("ends"));
+        until.store(true, Ordering::Relaxed);
+        thread.thread().unpark();
+        thread.join().expect("ends");
     }
 }
 

@@ -180,6 +180,9 @@ fn identity(args: &Args) -> Outcome<Sum> {
     if let Some(lab) = &lab {
         lab.check_isolation()?;
         totals_agree(lab, &mut sum)?;
+        if !sum.failures.is_empty() {
+            println!("note: what the nodes logged: {}", lab.keep_logs()?.display());
+        }
     }
     progress("");
     let header = ["workload", "compiler", "mode", "files", "judged", "equal", "partly", "remote", "faults", "seconds"];
@@ -194,46 +197,48 @@ fn one(args: &Args, lab: Option<&Lab>, trial: &Trial<'_>, twice: bool, sum: &mut
     let mut rows = Vec::new();
     let mut outputs = tree::Outputs::new();
     for (round, name) in [(0, trial.mode.name), (1, "again")].into_iter().take(1 + usize::from(twice)) {
-        if round == 1 {
-            touch(trial.workload)?;
+        // A machine that stood still for a while compiles here; twice in a row that is the pool's fault.
+        for last_try in [false, true] {
+            if round == 1 || last_try {
+                touch(trial.workload)?;
+            }
+            let (served, faults) = counters(lab)?;
+            let start = Instant::now();
+            let via = lab.map_or(Via::Plain, |l| Via::Pool(&l.submitter.node));
+            let parallel = if lab.is_some() { args.jobs } else { cores() };
+            let (verdict, left) =
+                trial.judge(via, &references, parallel, &|n| progress(&format!("{label}: pool {n}/{total}")))?;
+            outputs.extend(left);
+            let seconds = start.elapsed().as_secs_f64();
+            let (served_after, faults_after) = counters(lab)?;
+            let (remote, faults) = (served_after - served, faults_after - faults);
+            let label = format!("{} {} {name}", trial.workload.name, trial.compiler.c);
+            let short = account(&label, trial, lab, via, &verdict, remote, sum)?;
+            rows.push(vec![
+                trial.workload.name.clone(),
+                trial.compiler.c.into(),
+                name.into(),
+                verdict.files.to_string(),
+                verdict.judged.to_string(),
+                verdict.equal.to_string(),
+                verdict.partly.to_string(),
+                if lab.is_some() { remote.to_string() } else { "-".into() },
+                if lab.is_some() { faults.to_string() } else { "-".into() },
+                format!("{seconds:.1}"),
+            ]);
+            match short {
+                None => break,
+                Some(why) if last_try => sum.failures.push(why),
+                Some(why) => println!("note: {why}; once more"),
+            }
         }
-        let (served, faults) = counters(lab)?;
-        let start = Instant::now();
-        let via = lab.map_or(Via::Plain, |l| Via::Pool(&l.submitter.node));
-        let parallel = if lab.is_some() { args.jobs } else { cores() };
-        let (verdict, left) =
-            trial.judge(via, &references, parallel, &|n| progress(&format!("{label}: pool {n}/{total}")))?;
-        outputs.extend(left);
-        let seconds = start.elapsed().as_secs_f64();
-        let (served_after, faults_after) = counters(lab)?;
-        let (remote, faults) = (served_after - served, faults_after - faults);
-        account(
-            &format!("{} {} {name}", trial.workload.name, trial.compiler.c),
-            trial,
-            lab,
-            via,
-            &verdict,
-            remote,
-            sum,
-        )?;
-        rows.push(vec![
-            trial.workload.name.clone(),
-            trial.compiler.c.into(),
-            name.into(),
-            verdict.files.to_string(),
-            verdict.judged.to_string(),
-            verdict.equal.to_string(),
-            verdict.partly.to_string(),
-            if lab.is_some() { remote.to_string() } else { "-".into() },
-            if lab.is_some() { faults.to_string() } else { "-".into() },
-            format!("{seconds:.1}"),
-        ]);
     }
     outputs.retain(|path, _| path.symlink_metadata().is_ok());
     tree::remove(&outputs)?;
     Ok(rows)
 }
 
+/// Adds a trial to the sum; what it says when too little of it was compiled elsewhere.
 fn account(
     label: &str,
     trial: &Trial<'_>,
@@ -242,7 +247,7 @@ fn account(
     verdict: &Verdict,
     remote: usize,
     sum: &mut Sum,
-) -> Outcome<()> {
+) -> Outcome<Option<String>> {
     sum.files += verdict.files;
     sum.judged += verdict.judged;
     sum.equal += verdict.equal;
@@ -269,10 +274,10 @@ fn account(
         sum.expected_remote += expected;
         if (remote as f64) < REMOTE_MIN * expected as f64 {
             let reasons = lab.submitter.node.status()?.local_reasons();
-            sum.failures.push(format!("{label}: {remote} of {expected} remote; local so far: {reasons:?}"));
+            return Ok(Some(format!("{label}: {remote} of {expected} remote; local so far: {reasons:?}")));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn fuzz(args: &Args, lab: Option<&Lab>, sum: &mut Sum) -> Outcome<()> {

@@ -121,9 +121,14 @@ impl Node {
 /// What a node leaves beside its socket when it has taken all questions and works.
 pub fn taken(lab: &Lab) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    leave(lab, now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64, 0);
+}
+
+/// What stands beside the socket of a node whose thread `thread` takes questions.
+pub fn leave(lab: &Lab, told_ns: u64, thread: u32) {
     let path = ipc::taken_path(lab.path("node.sock").as_os_str().as_bytes());
-    std::fs::write(std::ffi::OsStr::from_bytes(&path), now_ns.to_le_bytes()).expect("written");
+    let taken = ipc::Taken { told_ns, thread };
+    std::fs::write(std::ffi::OsStr::from_bytes(&path), taken.to_bytes()).expect("written");
 }
 
 pub struct Conversation(pub UnixStream);

@@ -67,7 +67,8 @@ impl Pc {
         BufReader::new(holder.stdout.take().expect("a pipe")).read_line(&mut line)?;
         if line.trim() != "ready" {
             let said = fs::read_to_string(folder.join("first.log")).unwrap_or_default();
-            return Err(Trouble::new(format!("{name} does not start: {}", said.trim())));
+            let end = holder.wait()?;
+            return Err(Trouble::new(format!("{name} does not start: it said {line:?}, {end}; {}", said.trim())));
         }
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id()))?;
         let first: u32 = children.trim().parse().context(|| format!("{name} has the processes {children:?}"))?;
