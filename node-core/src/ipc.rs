@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::core::Event;
+use crate::root::{Peer, Root};
 
 /// Of nearly every question.
 const REQUEST_BYTES_USUAL: usize = 64 << 10;
@@ -115,6 +116,7 @@ pub(crate) fn next_conn() -> u64 {
 
 /// Accepts for as long as the node lives.
 pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
+    let root = Root::own();
     let own = rustix::process::getuid().as_raw();
     let mut space = vec![0; REQUEST_BYTES_USUAL];
     loop {
@@ -124,9 +126,7 @@ pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
             continue;
         };
         // The folder is private already; another user's process here would be a mistake of the system.
-        if rustix::net::sockopt::socket_peercred(&fd).map(|peer| peer.uid.as_raw()) != Ok(own) {
-            continue;
-        }
+        let Some(peer) = Peer::of(&fd).filter(|peer| peer.uid == own) else { continue };
         // A wrapper has asked before this process hears of it: nearly always its question is here, whole.
         let read = rustix::net::recv(&fd, &mut space[..], RecvFlags::DONTWAIT).map_or(0, |(read, _)| read);
         let asked = space[..read].to_vec();
@@ -134,7 +134,7 @@ pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
         let events = events.clone();
         tokio::spawn(async move {
             let conn = next_conn();
-            if connection(conn, Wrapper { fd }, asked, &events).await != End::Answered {
+            if connection(conn, Wrapper { fd }, asked, (root, peer), &events).await != End::Answered {
                 let _ = events.send(Event::Gone(conn));
             }
         });
@@ -229,7 +229,13 @@ async fn question(wrapper: &Wrapper, mut asked: Vec<u8>) -> Option<Vec<u8>> {
     }
 }
 
-async fn connection(conn: u64, mut wrapper: Wrapper, asked: Vec<u8>, events: &mpsc::UnboundedSender<Event>) -> End {
+async fn connection(
+    conn: u64,
+    mut wrapper: Wrapper,
+    asked: Vec<u8>,
+    (root, peer): (Root, Peer),
+    events: &mpsc::UnboundedSender<Event>,
+) -> End {
     let Some(asked) = question(&wrapper, asked).await else { return End::Gone };
     let Ok(request) = ipc::decode::<Request>(&asked[4..]) else {
         // A newer wrapper: it compiles itself.
@@ -242,8 +248,13 @@ async fn connection(conn: u64, mut wrapper: Wrapper, asked: Vec<u8>, events: &mp
             let _ = events.send(Event::Notice(reason));
             return End::Gone;
         }
-        Request::Compile(compile) => events.send(Event::Compile(conn, compile, tx)),
-        Request::Api { json } => events.send(Event::Api(conn, json, tx)),
+        Request::Compile(mut compile) => {
+            let asker = root.asker(&compile.root, compile.pid, peer);
+            // As this node sees it: in a pid namespace of its own it calls itself by another process's number.
+            compile.pid = peer.pid.unwrap_or(0);
+            events.send(Event::Compile(conn, asker, compile, tx))
+        }
+        Request::Api { json } => events.send(Event::Api(conn, root.process(peer), json, tx)),
         Request::Ended { .. } => return End::Gone,
     };
     if sent.is_err() {

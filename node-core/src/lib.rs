@@ -32,6 +32,7 @@ pub mod proof;
 pub mod qr;
 pub mod received;
 pub mod remembered;
+pub mod root;
 pub mod roots;
 pub mod sandbox;
 pub mod settings;

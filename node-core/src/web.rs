@@ -31,6 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::core::Event;
+use crate::root::Asker;
 use doors::Doors;
 use files::Files;
 
@@ -339,7 +340,7 @@ impl Page {
         let call = asked.call?.to_string();
         let conn = crate::ipc::next_conn();
         let (tx, mut replies) = mpsc::unbounded_channel();
-        if self.web.0.events.send(Event::Api(conn, call, tx)).is_err() {
+        if self.web.0.events.send(Event::Api(conn, Asker::OwnRoot, call, tx)).is_err() {
             return refuse("the node is ending");
         }
         let (id, out) = (asked.id, out.clone());

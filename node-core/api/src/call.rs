@@ -224,6 +224,9 @@ pub enum Call {
         /// Directory that the file is relative to.
         cwd: Option<String>,
     },
+    /// `{"own_root": …}`: whether who asks is in the node's own root. Compiles that are asked in a container, a chroot or
+    /// another mount namespace run there.
+    AskedHere,
     /// Checks of this PC: [`crate::view::Check`]s.
     Doctor,
 

@@ -125,6 +125,8 @@ reasons! {
     TimeMacro = "time-macro", Flag, "uses __DATE__ or __TIME__ with a compiler that ignores SOURCE_DATE_EPOCH; set it or remove them";
     /// A path under /tmp, /proc, /dev, /sys or /run.
     PathOutsideRoot = "path-outside-root", Flag, "uses files under /tmp, /proc, /dev or /sys, which are private to each job; move the tree elsewhere";
+    /// Asked in a container, chroot or mount namespace that is not the node's.
+    OtherRoot = "other-root", Flag, "asked in another root than Potluck's (a container, chroot or mount namespace), where the same paths are other files; it is compiled there. Build outside it, or run a node inside";
     /// An environment variable that steers the compiler in a way that cannot be sent.
     Environment = "environment", Flag, "an environment variable steers this compiler in a way that is not sent";
     /// Being packed for the first time.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use potluck_model::options::{self, Invocation, ReadFile};
 use potluck_model::plan::Verdict;
+use potluck_model::reason::Reason;
 use serde_json::{Value, json};
 
 use super::{Failure, call};
@@ -220,6 +221,15 @@ impl ReadFile for Disk {
     }
 }
 
+/// Whether a node runs here, and in another root than this process.
+fn asked_in_other_root() -> Result<bool, Failure> {
+    match call(&json!({"call": "asked_here"})) {
+        Ok(answer) => Ok(answer["own_root"] == false),
+        Err(failure) if failure.exit == 3 => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// What would happen to a command.
 pub(super) fn explain_command(command: &[OsString], json: bool) -> Result<(), Failure> {
     let env = Environment::of_this_process();
@@ -238,7 +248,10 @@ pub(super) fn explain_command(command: &[OsString], json: bool) -> Result<(), Fa
     let vars: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let invocation =
         Invocation { family: compiler.family, cxx: compiler.cxx, args: &command[1..], cwd: &cwd, env: &vars };
-    let verdict = options::understand(&invocation, &Disk);
+    let verdict = match options::understand(&invocation, &Disk) {
+        Verdict::Remote(_) if asked_in_other_root()? => Verdict::Local(Reason::OtherRoot),
+        verdict => verdict,
+    };
     match verdict {
         Verdict::Local(reason) => {
             if json {

@@ -47,6 +47,7 @@ use crate::guest::{GuestEvent, GuestSettings, Served};
 use crate::ipc::Taken;
 use crate::membership::Membership;
 use crate::remembered::Remembered;
+use crate::root::Asker;
 use crate::transport::link::Link;
 use crate::tree::Tree;
 
@@ -96,11 +97,11 @@ pub type ConnId = u64;
 /// Everything that can wake a node.
 pub enum Event {
     /// A wrapper asks.
-    Compile(ConnId, Box<ipc::Compile>, Replies),
+    Compile(ConnId, Asker, Box<ipc::Compile>, Replies),
     /// A wrapper ran a compiler without asking.
     Notice(String),
     /// A management call.
-    Api(ConnId, String, Replies),
+    Api(ConnId, Asker, String, Replies),
     /// A local connection ended: the wrapper, or the compiler that held its slot.
     Gone(ConnId),
     /// How a compile ended here that had failed elsewhere.
@@ -395,9 +396,9 @@ impl Core {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Compile(conn, compile, replies) => self.compile(conn, *compile, replies),
+            Event::Compile(conn, asker, compile, replies) => self.compile(conn, asker, *compile, replies),
             Event::Notice(reason) => *self.totals.local.entry(reason).or_default() += 1,
-            Event::Api(conn, json, replies) => self.api(conn, &json, replies),
+            Event::Api(conn, asker, json, replies) => self.api(conn, asker, &json, replies),
             Event::Gone(conn) => self.conn_gone(conn),
             Event::LocalEnded(conn, exit) => self.local_ended(conn, exit),
             Event::LinkUp(link) => self.link_up(*link),

@@ -21,6 +21,7 @@ use super::understood;
 use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::outputs::{self, Folders};
+use crate::root::Asker;
 use crate::toolchain::{Compiler, SearchList};
 use crate::tree::{Closure, ConfigId, Found, Record, Want};
 
@@ -139,7 +140,7 @@ const JOB_ENV: &[&str] = &[
 ];
 
 impl Core {
-    pub(super) fn compile(&mut self, conn: ConnId, compile: ipc::Compile, replies: Replies) {
+    pub(super) fn compile(&mut self, conn: ConnId, asker: Asker, compile: ipc::Compile, replies: Replies) {
         let id = self.next_job;
         self.next_job += 1;
         self.conns.insert(conn, Conn::Asking(id));
@@ -165,7 +166,11 @@ impl Core {
         if compile.force_local {
             return self.here(id, Reason::DisabledByEnv);
         }
-        // The wrapper may be in another mount namespace or a container: then our paths are not its paths.
+        // Before anything is looked up: in another root every path, the compiler's first, may be another file.
+        if asker == Asker::OtherRoot {
+            return self.here(id, Reason::OtherRoot);
+        }
+        // A folder that was mounted over since somebody went there.
         if !leads_to_cwd(&compile.cwd, &compile) {
             return self.here(id, Reason::PathOutsideRoot);
         }

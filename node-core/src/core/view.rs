@@ -18,10 +18,14 @@ use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::cpu_group::CpuGroup;
 use crate::guest::Served;
+use crate::root::Asker;
 use crate::toolchain::Environment;
 
 /// A window that is looked at says so every [`FOCUS_EVERY_S`]; one that vanished is believed no longer than this.
 const FOCUS_LASTS: Duration = Duration::from_secs(FOCUS_EVERY_S + 10);
+/// To whoever names a path of another root.
+const OTHER_ROOT: &str = "this was asked in another root than the node's (a container, chroot or mount namespace), and only \
+    compilers of its own are packed\nhint: compiles in there run there; run this outside, or a node inside";
 
 /// One job of this submitter.
 #[derive(Clone, Debug, Serialize)]
@@ -64,7 +68,7 @@ impl Watcher {
 }
 
 impl Core {
-    pub(super) fn api(&mut self, conn: ConnId, text: &str, replies: Replies) {
+    pub(super) fn api(&mut self, conn: ConnId, asker: Asker, text: &str, replies: Replies) {
         let (answer, last) = match serde_json::from_str::<Call>(text) {
             Err(error) => (json!({"error": format!("not a call of this version: {error}")}), true),
             Ok(Call::ToolchainSync { id, watch }) => {
@@ -75,6 +79,9 @@ impl Core {
                 }
                 (answer, over)
             }
+            Ok(Call::AskedHere) => (json!({"own_root": asker == Asker::OwnRoot}), true),
+            // Its path is another file here.
+            Ok(Call::ToolchainAdd { .. }) if asker == Asker::OtherRoot => (json!({"error": OTHER_ROOT}), true),
             Ok(Call::ToolchainAdd { path, env }) => {
                 let entries: Vec<Vec<u8>> = env.into_iter().map(String::into_bytes).collect();
                 return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);

@@ -173,6 +173,7 @@ impl World {
             Call::Status => Ok(self.status()),
             Call::Log { .. } => Ok(json!({"lines": []})),
             Call::Explain { what, .. } => self.explain(&what),
+            Call::AskedHere => Ok(json!({"own_root": true})),
             Call::Doctor => Ok(json!(trouble::checks(&self.raised))),
             Call::Toolchains => Ok(self.sync_state(None)),
             Call::ToolchainVerify { id } => {

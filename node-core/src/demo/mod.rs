@@ -113,8 +113,8 @@ impl Shell {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Api(conn, json, replies) => self.api(conn, &json, replies),
-            Event::Compile(_, _, replies) => {
+            Event::Api(conn, _, json, replies) => self.api(conn, &json, replies),
+            Event::Compile(_, _, _, replies) => {
                 let _ = replies.send(Reply::Local { reason: "policy".into() });
             }
             Event::Gone(conn) => {

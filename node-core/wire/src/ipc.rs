@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Raised when a frame changes its meaning; a node answers an unknown version with `Reply::Local`.
-pub const IPC_VERSION: u16 = 2;
+pub const IPC_VERSION: u16 = 3;
 /// Longest frame either way: 100,000-character command lines, objects of some MiB in stdout at most.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Variables that the wrapper sends, besides all that begin with `LC_` or `POTLUCK_`. Everything else cannot change a
@@ -114,6 +114,8 @@ pub struct Compile {
     pub cwd: Vec<u8>,
     /// Device and inode of the working directory: differs if wrapper and node see different file systems.
     pub cwd_identity: (u64, u64),
+    /// The root that all these paths are read in, as the wrapper sees it.
+    pub root: Root,
     /// Process id of the wrapper.
     pub pid: u32,
     /// umask.
@@ -132,6 +134,20 @@ pub struct Compile {
     pub no_fallback: bool,
     /// Soft RLIMIT_FSIZE; `u64::MAX` is unlimited.
     pub file_bytes: u64,
+}
+
+/// What tells one root from another: containers, chroots and mount namespaces have the same paths for other files. Zeroes
+/// for what cannot be seen; equal to another only where nothing is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Device of the root directory.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// The mount that it lies on (statx(2), `stx_mnt_id`): the same directory can be mounted twice, with other mounts below.
+    pub mount: u64,
+    /// Inode of the mount namespace (namespaces(7)).
+    pub namespace: u64,
 }
 
 /// Where the node says, without waking anybody, when it last had taken everything that was asked: beside its socket.

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use potluck_wire::ipc::{Compile, IPC_VERSION, Request, is_env_sent};
-use rustix::fs::Mode;
+use potluck_wire::ipc::{Compile, IPC_VERSION, Request, Root, is_env_sent};
+use rustix::fs::{AtFlags, CWD, Mode, StatxFlags};
 use rustix::process::{Resource, getcwd, getpid, getrlimit, umask};
 
 use crate::Local;
@@ -32,6 +32,7 @@ pub fn compile(started: &Started, local: &Local, force_local: bool) -> Option<Re
         env: environment(started, local.path.as_deref()),
         cwd,
         cwd_identity: (here.st_dev, here.st_ino),
+        root: root(),
         pid: getpid().as_raw_nonzero().get().unsigned_abs(),
         umask: current_umask(),
         stack_bytes: getrlimit(Resource::Stack).current.unwrap_or(u64::MAX),
@@ -52,6 +53,19 @@ pub fn notice(reason: &str, words: &[&[u8]]) -> Request {
         argv: words.iter().take(NOTICE_ARGS_MAX).map(shortened).collect(),
         cwd: getcwd(Vec::new()).map(|cwd| cwd.into_bytes()).unwrap_or_default(),
     }
+}
+
+/// Zeroes for what cannot be seen: the node then takes this for another root than its own.
+fn root() -> Root {
+    let mut root = Root::default();
+    if let Ok(seen) = rustix::fs::statx(CWD, "/", AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID) {
+        root.device = rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor);
+        root.inode = seen.stx_ino;
+        let has_mount = StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::MNT_ID);
+        root.mount = if has_mount { seen.stx_mnt_id } else { 0 };
+    }
+    root.namespace = rustix::fs::stat("/proc/self/ns/mnt").map_or(0, |namespace| namespace.st_ino);
+    root
 }
 
 fn environment(started: &Started, path: Option<&[u8]>) -> Vec<Vec<u8>> {

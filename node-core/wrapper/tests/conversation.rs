@@ -365,6 +365,8 @@ fn the_request_says_what_can_influence_the_compile() {
     lab.expect_compiled(&child.wait_with_output().expect("ends"));
     let here = std::fs::metadata(lab.root.path()).expect("folder");
     assert_eq!(compile.version, IPC_VERSION);
+    let root = compile.root;
+    assert!(root.inode != 0 && root.namespace != 0, "{root:?}");
     assert_eq!(compile.compiler, b"/usr/bin/gcc");
     assert_eq!(compile.argv, [b"gcc".to_vec(), b"-c".to_vec(), b"a.c".to_vec()]);
     assert_eq!(compile.cwd, bytes(&lab.root.path().canonicalize().expect("exists")));

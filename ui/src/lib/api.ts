@@ -268,7 +268,7 @@ what: string,
 /**
  * Directory that the file is relative to.
  */
-cwd: string | null, } | { "call": "doctor" } | { "call": "toolchains" } | { "call": "toolchain_add", 
+cwd: string | null, } | { "call": "asked_here" } | { "call": "doctor" } | { "call": "toolchains" } | { "call": "toolchain_add", 
 /**
  * Its path.
  */
