@@ -18,6 +18,11 @@ make_root() {
     archives=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         grep "^deb [^ ]* $1" | sort -u)
     mirror=$(printf '%s\n' "$archives" | awk -v s="$1" '$3 == s && $4 == "main" { print $2; exit }')
+    if [ -z "$mirror" ]; then
+        # A release that this machine does not run: an archive has all of them.
+        mirror=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' | awk '$2 == "main" { print $1; exit }')
+        archives="deb $mirror $1 main"
+    fi
     [ -n "$mirror" ] || fail "this machine's apt knows no archive for $1" "add one to /etc/apt/sources.list, or name another SUITE"
     debootstrap --variant=minbase --include="$3" "$1" "$2" "$mirror" >"$4" 2>&1 || {
         tail -n 20 "$4" >&2

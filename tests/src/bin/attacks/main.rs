@@ -4,6 +4,7 @@
 mod archive;
 mod board;
 mod compiler;
+mod roots;
 mod stranger;
 mod submitter;
 mod worker;
@@ -16,7 +17,7 @@ use board::Board;
 
 /// Cases that a whole run covers.
 const CASES: &[&str] =
-    &["1", "5", "9", "10", "11", "12", "13", "14", "15", "26", "27", "28", "29", "30", "31", "32", "33"];
+    &["1", "5", "9", "10", "11", "12", "13", "14", "15", "26", "27", "28", "29", "30", "31", "32", "33", "root"];
 
 /// Runs attacks on a worker and on a submitter.
 #[derive(Parser)]
@@ -32,8 +33,11 @@ fn main() {
     if let Err(e) = by_strangers(&mut board) {
         board.failed(e.to_string());
     }
+    if let Err(e) = roots::attacks(&mut board) {
+        board.failed(e.to_string());
+    }
     // `--only stranger` needs none of what the others need.
-    if !args.only.starts_with("stranger") {
+    if !["stranger", "another root"].iter().any(|own| args.only.starts_with(own)) {
         if let Err(e) = on_a_worker(&mut board) {
             board.failed(e.to_string());
         }
