@@ -13,7 +13,7 @@ use potluck_model::team::check::Check;
 use potluck_node::membership::door::{Asking, News};
 use potluck_node::membership::invite::JoinLink;
 use potluck_node::membership::{Membership, MembershipError};
-use potluck_node::transport::{JoinError, Joined, Pending, Way, dial, enter, tls};
+use potluck_node::transport::{self, JoinError, Joined, Pending, Way, dial, enter, tls};
 use potluck_wire::team::{JoinConfirm, JoinOffer, JoinRefusal, JoinRequest, JoinWelcome};
 use prost::Message;
 use team_space::{DAY, Node, PATIENCE, all_bytes, receive, request, send, stranger};
@@ -243,6 +243,147 @@ async fn strangers_of_one_address_cannot_take_all_places() {
     // A link without approval gets in meanwhile.
     let joiner = Node::start().await;
     joiner.join(&keeper.node.invite(1)).await.unwrap();
+}
+
+/// Strangers who begin to join and then say nothing, or less than that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// Before TLS.
+    Tcp,
+    /// After a first part of the handshake, and a byte now and then.
+    Hello,
+    /// After the handshake.
+    Join,
+    /// After the offer: it never confirms.
+    Offer,
+}
+
+/// From `address`, `per_s` of them each second until it is aborted. Each holds its connection as long as it is let.
+fn silent(kind: Silence, address: &'static str, keeper: SocketAddr, per_s: u64) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let stray = Node::start().await;
+        let identity = stray.membership.identity();
+        let mut tick = tokio::time::interval(Duration::from_millis(1000 / per_s));
+        loop {
+            tick.tick().await;
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+            let identity = Arc::clone(&identity);
+            tokio::spawn(async move {
+                let Ok(mut tcp) = socket.connect(keeper).await else { return };
+                if kind == Silence::Tcp {
+                    let _ = tcp.read_u8().await;
+                } else if kind == Silence::Hello {
+                    for byte in [22, 3, 1, 2, 0, 1, 0, 1] {
+                        if tcp.write_u8(byte).await.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                } else {
+                    let config = tls::client(&identity, tls::ALPN_JOIN, Arc::new(|_| true)).unwrap();
+                    let connector = tokio_rustls::TlsConnector::from(config);
+                    let Ok(mut tls) = connector.connect(tls::server_name(), tcp).await else { return };
+                    if kind == Silence::Offer {
+                        let asks = JoinRequest { name: "s".into(), commitment: vec![1; 32], ..JoinRequest::default() };
+                        send(&mut tls, &asks).await;
+                    }
+                    let _ = tls.read_to_end(&mut Vec::new()).await;
+                }
+            });
+        }
+    })
+}
+
+/// The promise is three seconds; a machine that builds something else at the same time may need twice as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_do_not_keep_a_valid_invitation_from_being_used() {
+    let keeper = Keeper::founder().await;
+    // All at the same time, from the joiner's own address as well.
+    let kinds = [Silence::Tcp, Silence::Hello, Silence::Join, Silence::Offer];
+    let places = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+    let per_s = |kind| if kind == Silence::Join { 6 } else { 2 };
+    let of = |kind| places.map(|place| silent(kind, place, keeper.node.addr, per_s(kind)));
+    let strays: Vec<_> = kinds.into_iter().flat_map(of).collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..6 {
+        let joiner = Node::start().await;
+        let link = keeper.node.invite(1);
+        let began = std::time::Instant::now();
+        joiner.join(&link).await.expect("a valid invitation works");
+        slowest = slowest.max(began.elapsed());
+    }
+    strays.iter().for_each(JoinHandle::abort);
+    println!("the slowest of 6 joins took {slowest:?}");
+    assert!(slowest < Duration::from_secs(6), "{slowest:?}");
+}
+
+/// Whoever has no invitation and no time is told so, and asks again by itself until there is a try for it.
+#[tokio::test]
+async fn who_is_told_that_the_door_is_busy_asks_again_by_itself() {
+    let mut keeper = Keeper::founder().await;
+    // The tries of this address are used up.
+    for _ in 0..3 {
+        let (_, offer) = offered(&keeper, vec![1; 32]).await;
+        assert_eq!((offer.refusal(), offer.retry_ms), (JoinRefusal::JoinOk, 0));
+    }
+    let (mut stream, offer) = offered(&keeper, vec![1; 32]).await;
+    assert_eq!(offer.refusal(), JoinRefusal::JoinBusy);
+    assert!((1..=10_000).contains(&offer.retry_ms), "{}", offer.retry_ms);
+    assert_eq!(all_bytes(&mut stream).await, b"");
+    let joiner = Node::start().await;
+    let (told, mut busy) = mpsc::unbounded_channel();
+    let (membership, way) = (Arc::clone(&joiner.membership), ask(keeper.node.addr));
+    let attempt = tokio::spawn(async move {
+        let busy = move || told.send(()).unwrap();
+        transport::enter_patiently(&membership, &way, "joiner", &[], |_| (), busy).await
+    });
+    let asking = keeper.asked().await;
+    assert_eq!(timeout(PATIENCE, busy.recv()).await.expect("a word in time"), Some(()), "it says so");
+    keeper.membership().door().answer(asking.id, true);
+    ended(attempt).await.unwrap();
+}
+
+/// Case 3: a stranger who tries pictures has few tries however many addresses it has, and what it hears does not tell
+/// whether there was anything to guess.
+#[tokio::test]
+async fn pictures_cannot_be_tried_often_and_a_guessed_invitation_is_no_oracle() {
+    let keeper = Keeper::founder().await;
+    let link = keeper.node.invite(1);
+    let stray = Node::start().await;
+    let identity = stray.membership.identity();
+    let mut heard = Vec::new();
+    // An invitation that does not exist, one that does with a wrong proof, and one of another team.
+    for (name, team) in [
+        ([9; 16], link.team),
+        (link.secret.name(), link.team),
+        (link.secret.name(), potluck_model::ids::TeamId([9; 32])),
+    ] {
+        let mut stream = stranger(&identity, tls::ALPN_JOIN, keeper.node.addr).await.unwrap();
+        let guess = JoinRequest {
+            team: team.0.to_vec(),
+            invite: name.to_vec(),
+            proof: vec![7; 32],
+            name: "stranger".into(),
+            commitment: vec![1; 32],
+            ..JoinRequest::default()
+        };
+        send(&mut stream, &guess).await;
+        heard.push(receive::<JoinOffer>(&mut stream).await);
+        assert_eq!(all_bytes(&mut stream).await, b"");
+    }
+    assert!(heard.iter().all(|offer| *offer == heard[0]), "{heard:?}");
+    assert_eq!(heard[0].refusal(), JoinRefusal::JoinInviteInvalid);
+    let mut listened = 0;
+    for _ in 0..8 {
+        listened += u32::from(offered(&keeper, vec![1; 32]).await.1.refusal() == JoinRefusal::JoinOk);
+        // Not heard at all is no try either; here it shall be refused by the tries alone.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(listened, 3);
+    assert!(keeper.membership().door().waiting().is_empty(), "nobody was shown to a person");
+    assert_eq!(keeper.membership().invites()[0].uses_left, 1);
 }
 
 /// A machine in the middle: what the joiner says goes to the keeper under the middle's own keys, and back.

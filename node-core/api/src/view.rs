@@ -383,6 +383,9 @@ views! {
         Connecting {
             /// Its name, if it is known.
             team: String,
+            /// The PC that was asked has no time at this moment: this one asks again by itself.
+            #[serde(default)]
+            busy: bool,
         },
         /// A keeper must say yes.
         Waiting {

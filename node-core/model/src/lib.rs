@@ -2,12 +2,13 @@
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
 //! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), who
-//! is heard at the door (`strangers`), how they find each other (`nearby`, `alive`), and what is told of it all (`builds`,
+//! is heard at the door (`strangers`, `doorway`, `tries`), how they find each other (`nearby`, `alive`), and what is told of it all (`builds`,
 //! `notify`).
 
 pub mod alive;
 pub mod builds;
 pub mod certain;
+pub mod doorway;
 pub mod ids;
 pub mod limits;
 pub mod nearby;
@@ -20,3 +21,4 @@ pub mod scan;
 pub mod share;
 pub mod strangers;
 pub mod team;
+pub mod tries;

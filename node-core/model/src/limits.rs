@@ -42,14 +42,29 @@ pub const JOBS_PER_PEER_MAX: usize = 512;
 pub const CONNECTIONS_MAX: usize = 512;
 /// Addresses whose failed handshakes are remembered: more than PCs in an office, and some 100 kB.
 pub const DOOR_ADDRESSES_MAX: usize = 1024;
-/// Connections not yet past the handshake.
+/// Connections not yet past the handshake, those from addresses of members apart from all others.
 pub const HALF_OPEN_MAX: usize = 64;
+/// Of them from one address: a single stranger cannot take them all.
+pub const HALF_OPEN_PER_ADDRESS_MAX: usize = 16;
+/// Time for a stranger's first message after the handshake: an honest one has it ready.
+pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Conversations at a time with PCs that have proved an invitation: an office that joins at one moment, the rest asks
+/// again by itself.
+pub const JOINS_PROVED_MAX: usize = 32;
+/// Of them from one address: some PCs behind one router.
+pub const JOINS_PROVED_PER_ADDRESS_MAX: usize = 8;
+/// Conversations at a time with strangers who have proved none; whoever waits for a person is counted elsewhere.
+pub const JOINS_MAX: usize = 8;
+/// Of them from one address.
+pub const JOINS_PER_ADDRESS_MAX: usize = 2;
 /// Connections of one peer: one in use, the rest while both sides dial.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
 /// HTTP/2 streams of one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// Time to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for the first message of the TLS handshake, which a client has ready when it connects.
+pub const HELLO_TLS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the hello.
@@ -100,7 +115,8 @@ pub const FAULTS_PER_JOB_MAX: usize = 4096;
 pub const JOB_RECORDS_MAX: usize = 20_000;
 /// Submitters that hold a sandbox on one worker at a time.
 pub const SUBMITTERS_MAX: usize = 64;
-/// PCs that wait for a keeper's yes at a time: more than one person compares.
+/// PCs that wait for a keeper's yes at a time, those with an invitation apart from those without: more than one person
+/// compares.
 pub const ASKING_MAX: usize = 8;
 /// Of them from one address: one stranger cannot take all places.
 pub const ASKING_PER_ADDRESS_MAX: usize = 4;

@@ -90,6 +90,11 @@ impl Strangers {
         is_heard
     }
 
+    /// Whether a member came from this address lately.
+    pub fn is_members(&self, address: IpAddr, now: Duration) -> bool {
+        self.addresses.get(&address).is_some_and(|bucket| bucket.is_members(now))
+    }
+
     /// A connection that was heard was no failure: somebody asked to join.
     pub fn excused(&mut self, address: IpAddr, now: Duration) {
         let bucket = self.bucket(address, now);

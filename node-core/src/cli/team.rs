@@ -240,6 +240,7 @@ fn pictures(check: &Value) -> String {
 /// Shows each step up to the end.
 fn joining(request: &Value) -> Result<(), Failure> {
     call_each(request, |step| match text(&step["is"]) {
+        "connecting" if step["busy"] == true => eprintln!("The team's PC has no time at this moment; asking again …"),
         "connecting" => eprintln!("Looking for the team …"),
         "waiting" => {
             println!(

@@ -277,13 +277,15 @@ impl Core {
         self.team.attempt += 1;
         let attempt = self.team.attempt;
         self.team.listeners.push(replies.clone());
-        self.joining(attempt, Joining::Connecting { team });
+        self.joining(attempt, Joining::Connecting { team: team.clone(), busy: false });
+        let named = team;
         let (membership, name, addresses) = (self.membership.clone(), self.settings.name.clone(), self.own_addresses());
         let (events, dir) = (self.events.clone(), self.settings.dirs.state.clone());
         let task = tokio::spawn(async move {
             let tell = |joining| {
                 let _ = events.send(Event::Joining(attempt, joining));
             };
+            let connecting = || tell(Joining::Connecting { team: named.clone(), busy: true });
             let pending = |pending: transport::Pending| {
                 tell(Joining::Waiting { team: pending.team, check: words(Some(pending.check)) });
             };
@@ -292,11 +294,14 @@ impl Core {
             {
                 return tell(Joining::Failed { error });
             }
-            let mut joined = transport::enter(&membership, &way, &name, &addresses, &pending).await;
+            let mut joined =
+                transport::enter_patiently(&membership, &way, &name, &addresses, &pending, &connecting).await;
             if joined.as_ref().is_err_and(JoinError::is_removed) {
                 // It was removed and had not heard of it.
                 joined = match new_key(&membership, &dir).await {
-                    Ok(()) => transport::enter(&membership, &way, &name, &addresses, &pending).await,
+                    Ok(()) => {
+                        transport::enter_patiently(&membership, &way, &name, &addresses, &pending, &connecting).await
+                    }
                     Err(error) => return tell(Joining::Failed { error }),
                 };
             }

@@ -82,7 +82,7 @@ pub(super) enum Step {
 impl Attempt {
     pub(super) fn new(team: &str, approve: bool, dead: bool, now: u64, random: &mut Random) -> Self {
         Self {
-            state: Joining::Connecting { team: team.to_owned() },
+            state: Joining::Connecting { team: team.to_owned(), busy: false },
             team: team.to_owned(),
             check: check_words(random),
             approve,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use potluck_model::ids::NodeId;
 use potluck_model::limits::{ASKING_MAX, ASKING_PER_ADDRESS_MAX};
 use potluck_model::team::check::Check;
+use potluck_model::tries::Tries;
 use tokio::sync::oneshot;
 
 /// A PC that waits for a keeper's yes.
@@ -56,19 +57,35 @@ struct Place {
     answer: oneshot::Sender<bool>,
 }
 
-/// Tries of strangers without a link that are listened to at once, all together; after them one each `TRY_INTERVAL`.
-/// Somebody in the middle can break off as soon as he sees that his pictures differ, before anyone is shown them: with
-/// one try a second in the ten minutes that a joiner waits, he succeeds once in 27,000 attacks, whatever addresses he has.
-const TRIES: u32 = 8;
-/// See `TRIES`.
-const TRY_INTERVAL: Duration = Duration::from_secs(1);
-
 #[derive(Default)]
 struct State {
     next: u64,
     places: BTreeMap<u64, Place>,
-    /// When all tries that were made are paid for.
-    paid: Option<Instant>,
+    tries: Tries,
+    /// When the first try was made: times in `tries` are since then.
+    began: Option<Instant>,
+}
+
+impl State {
+    /// Whether there is a place for one more from this network, of those with or without an invitation.
+    fn make_room(&mut self, invited: bool, network: IpAddr) -> bool {
+        let alike = || self.places.iter().filter(|(_, place)| place.asking.invited == invited);
+        let of = |network: IpAddr| alike().filter(|(_, place)| place.network == network).count();
+        if of(network) >= ASKING_PER_ADDRESS_MAX {
+            return false;
+        }
+        if alike().count() < ASKING_MAX {
+            return true;
+        }
+        let Some(crowded) = alike().map(|(_, place)| place.network).max_by_key(|other| of(*other)) else {
+            return false;
+        };
+        if of(network) > 0 || of(crowded) < 2 {
+            return false;
+        }
+        let latest = alike().filter(|(_, place)| place.network == crowded).map(|(id, _)| *id).max();
+        latest.is_some_and(|id| self.places.remove(&id).is_some())
+    }
 }
 
 /// Who waits.
@@ -101,38 +118,34 @@ impl Door {
     pub fn clear(&self) {
         let all = std::mem::take(&mut self.lock().places);
         if !all.is_empty() {
+            for place in all.into_values() {
+                let _ = place.answer.send(false);
+            }
             self.tell(News::Changed);
         }
     }
 
-    /// Whether one more stranger without a link is listened to now.
-    pub(crate) fn may_try(&self) -> bool {
-        let now = Instant::now();
+    /// Whether a stranger without a link is listened to now; if not, when it may ask again.
+    pub(crate) fn may_try(&self, network: IpAddr) -> Result<(), Duration> {
         let mut state = self.lock();
-        let paid = state.paid.unwrap_or(now).max(now) + TRY_INTERVAL;
-        let may = paid <= now + TRY_INTERVAL * TRIES;
-        if may {
-            state.paid = Some(paid);
-        }
-        may
+        let now = state.began.get_or_insert_with(Instant::now).elapsed();
+        state.tries.may_try(network, now)
     }
 
     /// Waits from now on; `asking.id` is given here. `network` is what counts as one address. None: too many wait. A PC
-    /// that asks again takes its own earlier place.
+    /// that asks again takes its own earlier place; where all places are taken, an address that has several gives up the
+    /// latest of them for one that has none.
     pub(crate) fn enter(self: &Arc<Self>, mut asking: Asking, network: IpAddr) -> Option<Waiting> {
         let (answer, answered) = oneshot::channel();
         let id = {
             let mut state = self.lock();
             state.places.retain(|_, place| place.asking.node != asking.node);
-            let of_address = state.places.values().filter(|place| place.network == network).count();
-            if state.places.len() >= ASKING_MAX || of_address >= ASKING_PER_ADDRESS_MAX {
-                None
-            } else {
+            state.make_room(asking.invited, network).then(|| {
                 state.next += 1;
                 asking.id = state.next;
                 state.places.insert(asking.id, Place { asking, network, answer });
-                Some(state.next)
-            }
+                state.next
+            })
         };
         self.tell(News::Changed);
         Some(Waiting { door: Arc::clone(self), id: id?, answered })
@@ -158,9 +171,9 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// The keeper's answer; no if the place was taken away.
-    pub(crate) async fn answered(&mut self) -> bool {
-        (&mut self.answered).await.unwrap_or(false)
+    /// The keeper's answer. None: the place was given to somebody else.
+    pub(crate) async fn answered(&mut self) -> Option<bool> {
+        (&mut self.answered).await.ok()
     }
 }
 
@@ -193,15 +206,28 @@ mod tests {
         let of_one: Vec<_> = (0..10).filter_map(|n| enter(&door, n, 1)).collect();
         assert_eq!(of_one.len(), ASKING_PER_ADDRESS_MAX);
         let others: Vec<_> = (10..40).filter_map(|n| enter(&door, n, n)).collect();
-        assert_eq!(others.len() + of_one.len(), ASKING_MAX);
+        // Of the one that had several only the first waits still.
+        assert_eq!(others.len(), ASKING_MAX - 1);
+        assert_eq!(door.waiting().len(), ASKING_MAX);
+        assert!(door.waiting().iter().any(|asking| asking.node == NodeId([0; 32])));
         drop(others);
         assert!(enter(&door, 50, 50).is_some(), "places come back");
     }
 
     #[test]
-    fn strangers_together_have_few_tries() {
-        let door = Door::default();
-        assert_eq!((0..1000).filter(|_| door.may_try()).count(), TRIES as usize);
+    fn an_address_with_several_places_gives_one_up_for_an_address_with_none() {
+        let door = Arc::new(Door::default());
+        let mut of_two: Vec<_> = (0..8).filter_map(|n| enter(&door, n, n % 2)).collect();
+        assert_eq!(of_two.len(), ASKING_MAX);
+        let other = enter(&door, 50, 50).expect("a place");
+        assert_eq!(door.waiting().len(), ASKING_MAX);
+        let closed = |w: &mut Waiting| w.answered.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+        assert_eq!(of_two.iter_mut().map(closed).filter(|is_closed| *is_closed).count(), 1);
+        assert!(enter(&door, 60, 0).is_none(), "it has its share");
+        // Who has proved an invitation is apart from all of them.
+        let invited = Asking { invited: true, ..asking(70) };
+        assert!(door.enter(invited, IpAddr::from([192, 0, 2, 0])).is_some());
+        drop(other);
     }
 
     #[tokio::test]
@@ -209,12 +235,12 @@ mod tests {
         let door = Arc::new(Door::default());
         let mut first = enter(&door, 1, 1).unwrap();
         let mut second = enter(&door, 1, 1).unwrap();
-        assert!(!first.answered().await, "its place is gone");
+        assert_eq!(first.answered().await, None, "its place is gone");
         drop(first);
         let waiting = door.waiting();
         assert_eq!(waiting.len(), 1);
         assert!(door.answer(waiting[0].id, true));
         assert!(!door.answer(waiting[0].id, true), "an answer is given once");
-        assert!(second.answered().await);
+        assert_eq!(second.answered().await, Some(true));
     }
 }

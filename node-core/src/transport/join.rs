@@ -28,6 +28,14 @@ use crate::membership::{Membership, MembershipError};
 const STRANGER_BYTES_MAX: usize = 16 << 10;
 /// Time for what needs no person; and no silence is longer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// First pause before this side asks again by itself ...
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// ... and the longest; who is told to ask again waits twice as long each time.
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+/// Who is told to ask again does so for this long.
+const RETRY_BUSY_FOR: Duration = Duration::from_secs(20);
+/// Who is cut off may have come to something that is no Potluck: a person shall hear of it soon.
+const RETRY_CUT_FOR: Duration = Duration::from_secs(8);
 /// Addresses of one host name that are tried.
 const RESOLVED_MAX: usize = 8;
 
@@ -162,29 +170,102 @@ pub async fn enter(
     addresses: &[String],
     pending: impl Fn(Pending) + Send,
 ) -> Result<Joined, JoinError> {
+    enter_patiently(membership, way, name, addresses, pending, || ()).await
+}
+
+/// The same; `busy` hears of it when the other side has no place at this moment, and this one asks again by itself.
+pub async fn enter_patiently(
+    membership: &Arc<Membership>,
+    way: &Way,
+    name: &str,
+    addresses: &[String],
+    pending: impl Fn(Pending) + Send,
+    busy: impl Fn() + Send,
+) -> Result<Joined, JoinError> {
+    let began = Instant::now();
+    let mut longer = RETRY_FIRST;
+    loop {
+        let (error, pause, patience) = match enter_once(membership, way, name, addresses, &pending).await {
+            Ok(joined) => return Ok(joined),
+            Err(Miss::Final(error)) => return Err(error),
+            Err(Miss::Busy(asked_for)) => {
+                longer = (longer * 2).min(RETRY_LONGEST);
+                (JoinError::Refused(JoinRefusal::JoinBusy), asked_for.max(longer / 2), RETRY_BUSY_FOR)
+            }
+            // That costs the other side nothing, and each try is as good as the last.
+            Err(Miss::Cut(error)) => (error, RETRY_FIRST, RETRY_CUT_FOR),
+        };
+        // Half of it and up to as much again: whoever was turned away together does not come back together.
+        let wait = pause.mul_f64(0.5 + f64::from(u16::from_be_bytes(random())) / 65536.0);
+        if began.elapsed() + wait > patience {
+            return Err(error);
+        }
+        busy();
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Why one try led nowhere.
+enum Miss {
+    Final(JoinError),
+    /// The other side names a time after which to ask again.
+    Busy(Duration),
+    /// The connection was cut before the other side said anything: it has many others, or was about to end.
+    Cut(JoinError),
+}
+
+impl From<JoinError> for Miss {
+    fn from(error: JoinError) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl From<io::Error> for Miss {
+    fn from(error: io::Error) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+/// Whether the other side ended a connection, and it was nothing that this one said.
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}
+
+async fn enter_once(
+    membership: &Arc<Membership>,
+    way: &Way,
+    name: &str,
+    addresses: &[String],
+    pending: &(impl Fn(Pending) + Send),
+) -> Result<Joined, Miss> {
     let (link, picked, mut vias) = match way {
         Way::Link(link) => (Some(link), None, &link.via[..]),
         Way::Ask { vias, team } => (None, *team, &vias[..]),
     };
     membership.may_join(link.map(|link| link.team)).map_err(JoinError::Membership)?;
-    let me = Joiner { membership, link, picked, name, addresses, pending: &pending };
+    let me = Joiner { membership, link, picked, name, addresses, pending };
     let mut keepers = loop {
         let (found, left) = dial(membership, vias, link.map(|link| link.keeper)).await?;
         match me.at(found).await {
             Ok(Met::Joined(joined)) => return Ok(joined),
             Ok(Met::Elsewhere(keepers)) => break keepers,
             // Anybody can announce anything: the team's own PCs may be further down.
-            Err(JoinError::OtherTeam) if !left.is_empty() => vias = left,
+            Err(Miss::Final(JoinError::OtherTeam)) if !left.is_empty() => vias = left,
             Err(error) => return Err(error),
         }
     };
     // Once: whoever is sent on from there as well is sent in circles.
     keepers.truncate(KEEPERS_TOLD_MAX);
     let refused = JoinError::Refused(JoinRefusal::JoinNotKeeper);
-    let Ok((found, _)) = dial(membership, &keepers, None).await else { return Err(refused) };
+    let found = match dial(membership, &keepers, None).await {
+        Ok((found, _)) => found,
+        Err(Miss::Final(_)) => return Err(refused.into()),
+        Err(again) => return Err(again),
+    };
     match me.at(found).await? {
         Met::Joined(joined) => Ok(joined),
-        Met::Elsewhere(_) => Err(refused),
+        Met::Elsewhere(_) => Err(refused.into()),
     }
 }
 
@@ -193,8 +274,8 @@ async fn dial<'a>(
     membership: &Arc<Membership>,
     vias: &'a [String],
     keeper: Option<NodeId>,
-) -> Result<(PeerStream, &'a [String]), JoinError> {
-    let (mut tried, mut itself) = (Vec::new(), None);
+) -> Result<(PeerStream, &'a [String]), Miss> {
+    let (mut tried, mut itself, mut is_busy) = (Vec::new(), None, false);
     for (at, via) in vias.iter().enumerate() {
         let resolved = match timeout(JOIN_TIMEOUT, tokio::net::lookup_host(via)).await {
             Ok(Ok(resolved)) => resolved,
@@ -210,16 +291,26 @@ async fn dial<'a>(
         for addr in resolved.take(RESOLVED_MAX) {
             match connect_to_join(membership, addr, keeper).await {
                 Ok(stream) => return Ok((stream, &vias[at + 1..])),
-                Err(ConnectError::WrongNode(_)) if keeper.is_some() => return Err(JoinError::WrongNode(via.clone())),
+                Err(ConnectError::WrongNode(_)) if keeper.is_some() => {
+                    return Err(JoinError::WrongNode(via.clone()).into());
+                }
                 // Without a pin only this node's own key is refused.
                 Err(ConnectError::WrongNode(_)) => itself = Some(via.clone()),
-                Err(error) => tried.push((via.clone(), error.to_string())),
+                Err(error) => {
+                    // Refused is not cut: nobody listens there.
+                    is_busy |= matches!(
+                        &error,
+                        ConnectError::Handshake(_, error) | ConnectError::Unreachable(_, error) if is_cut(error)
+                    );
+                    tried.push((via.clone(), error.to_string()));
+                }
             }
         }
     }
     match itself {
-        Some(via) if tried.is_empty() => Err(JoinError::Itself(via)),
-        _ => Err(JoinError::Unreachable(tried)),
+        Some(via) if tried.is_empty() => Err(JoinError::Itself(via).into()),
+        _ if is_busy => Err(Miss::Cut(JoinError::Unreachable(tried))),
+        _ => Err(JoinError::Unreachable(tried).into()),
     }
 }
 
@@ -242,7 +333,7 @@ struct Joiner<'a, F> {
 
 impl<F: Fn(Pending)> Joiner<'_, F> {
     /// The whole conversation with the node at the other end.
-    async fn at(&self, mut stream: PeerStream) -> Result<Met, JoinError> {
+    async fn at(&self, mut stream: PeerStream) -> Result<Met, Miss> {
         let late = |_| JoinError::from(io::Error::from(io::ErrorKind::TimedOut));
         let agreed = timeout(JOIN_TIMEOUT, self.agree(&mut stream)).await.map_err(late)??;
         let (team, check, pending) = match agreed {
@@ -262,15 +353,21 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
             match welcome.refusal() {
                 JoinRefusal::JoinOk => break welcome.statements,
                 JoinRefusal::JoinWait => {}
-                refusal => return Err(JoinError::Refused(refusal)),
+                refusal => return Err(JoinError::Refused(refusal).into()),
             }
         };
         self.membership.adopt(team, &statements).map_err(JoinError::Membership)?;
         Ok(Met::Joined(Joined { team, check }))
     }
 
+    async fn offer(&self, stream: &mut PeerStream, request: &JoinRequest) -> io::Result<JoinOffer> {
+        send(stream, request).await?;
+        let mut budget = STRANGER_BYTES_MAX;
+        receive(stream, &mut budget).await
+    }
+
     /// Up to the confirmation: who both sides are, and what they show.
-    async fn agree(&self, stream: &mut PeerStream) -> Result<Agreed, JoinError> {
+    async fn agree(&self, stream: &mut PeerStream) -> Result<Agreed, Miss> {
         let (own, keeper) = (self.membership.identity().id(), stream.peer());
         let nonce: Nonce = random();
         let mut request = JoinRequest {
@@ -284,16 +381,20 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
             request.invite = link.secret.name().to_vec();
             request.proof = Session::of(stream, own, keeper, link.team)?.prove(&link.secret, JOINER);
         }
-        send(stream, &request).await?;
-        let mut budget = STRANGER_BYTES_MAX;
-        let offer: JoinOffer = receive(stream, &mut budget).await?;
+        let offer = self.offer(stream, &request).await.map_err(|error| match is_cut(&error) {
+            true => Miss::Cut(error.into()),
+            false => error.into(),
+        })?;
         match offer.refusal() {
             JoinRefusal::JoinOk => {}
             JoinRefusal::JoinNotKeeper if self.link.is_none() && !offer.keepers.is_empty() => {
                 let keepers = offer.keepers.iter().filter_map(|keeper| invite::address(keeper).ok());
                 return Ok(Agreed::Elsewhere(keepers.take(KEEPERS_TOLD_MAX).collect()));
             }
-            refusal => return Err(JoinError::Refused(refusal)),
+            JoinRefusal::JoinBusy if offer.retry_ms > 0 => {
+                return Err(Miss::Busy(Duration::from_millis(offer.retry_ms.into()).min(RETRY_BUSY_FOR)));
+            }
+            refusal => return Err(JoinError::Refused(refusal).into()),
         }
         let broken = || JoinError::from(io::Error::from(io::ErrorKind::InvalidData));
         let team = match self.link {
@@ -301,19 +402,19 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
             None => TeamId::try_from(offer.team.as_slice()).map_err(|_| broken())?,
         };
         if self.picked.is_some_and(|picked| picked != TeamTag::of(team)) {
-            return Err(JoinError::OtherTeam);
+            return Err(JoinError::OtherTeam.into());
         }
         // Another team than the one that this node is in, or was removed from.
         self.membership.may_join(Some(team)).map_err(JoinError::Membership)?;
         let session = Session::of(stream, own, keeper, team)?;
         if self.link.is_some_and(|link| !session.is_proved(&link.secret, KEEPER, &offer.proof)) {
-            return Err(JoinError::NotTheInviter);
+            return Err(JoinError::NotTheInviter.into());
         }
         let check = match Nonce::try_from(offer.nonce.as_slice()) {
             Ok(theirs) => Some(session.check(&nonce, &theirs)),
             // An older node, which the link has pinned and which asks no person.
             Err(_) if offer.nonce.is_empty() && self.link.is_some() && !offer.approve => None,
-            Err(_) => return Err(broken()),
+            Err(_) => return Err(broken().into()),
         };
         send(stream, &JoinConfirm { nonce: nonce.to_vec() }).await?;
         let name = if is_plain(&offer.team_name) { offer.team_name } else { "?".to_owned() };

@@ -12,6 +12,7 @@
 //! * A connection ends as soon as its peer is no member any more.
 
 pub mod connect;
+mod counts;
 pub mod join;
 pub mod link;
 pub mod serve;
@@ -19,7 +20,7 @@ pub mod stream;
 pub mod tls;
 
 pub use connect::{ConnectError, connect};
-pub use join::{JoinError, Joined, Pending, Way, enter, join};
+pub use join::{JoinError, Joined, Pending, Way, enter, enter_patiently, join};
 pub use link::{Link, LinkError, dial, listen};
 pub use serve::serve;
 pub use stream::{Closer, PeerStream};

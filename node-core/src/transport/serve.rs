@@ -1,17 +1,15 @@
 //! Accepting: members' streams are handed on, strangers who want to join are answered by the join protocol, everybody else
 //! is refused within bounds. Decides nothing about what members say.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use potluck_model::doorway::{Doorway, Entered};
 use potluck_model::ids::NodeId;
-use potluck_model::limits::{
-    CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, DOOR_ADDRESSES_MAX, HALF_OPEN_MAX, HANDSHAKE_TIMEOUT,
-};
+use potluck_model::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, HANDSHAKE_TIMEOUT, HELLO_TLS_TIMEOUT};
 use potluck_model::strangers::Strangers;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
@@ -19,22 +17,16 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::join::keeper;
+use super::counts::Counts;
+use super::join::keeper::{self, Answered, Places};
 use super::stream::{PeerStream, buffered, tune};
 use super::tls::{self, ALPN_JOIN, ALPN_POOL};
-use crate::membership::Membership;
+use crate::membership::{Membership, View};
 
-/// Half-open connections of one address: a single stranger cannot take all of `HALF_OPEN_MAX`.
-const HALF_OPEN_PER_ADDRESS_MAX: usize = 16;
-/// Join attempts of one address are this far apart.
-const JOIN_INTERVAL: Duration = Duration::from_secs(1);
-/// A join attempt waits for its turn at most this long: PCs behind one address may join together.
-const JOIN_WAIT_MAX: Duration = Duration::from_secs(3);
-/// Join attempts at a time; those that wait for a person are limited elsewhere (`membership::door`).
-const JOINS_MAX: usize = 8;
 /// Refused strangers are told of this often, with their number: whoever tries for ever does not fill a disk.
 const REFUSED_LOGGED_EVERY: Duration = Duration::from_secs(30);
 /// Beside a stranger who tries again and again, connections are taken in batches this far apart: each waking of the node
@@ -48,15 +40,51 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Gate {
     membership: Arc<Membership>,
     tls: Mutex<Tls>,
-    half_open: Arc<Semaphore>,
+    half_open: Mutex<HalfOpen>,
     connections: Arc<Semaphore>,
-    joins: Arc<Semaphore>,
-    half_open_by_address: Counts<IpAddr>,
+    joins: Places,
     by_peer: Counts<NodeId>,
     strangers: Mutex<Strangers>,
     started: Instant,
-    next_join: Mutex<HashMap<IpAddr, Instant>>,
+    stated: Mutex<Stated>,
     refused: Mutex<(Option<Instant>, u64)>,
+}
+
+/// Connections that have not shown who they are, and how to end each.
+#[derive(Default)]
+struct HalfOpen {
+    doorway: Doorway,
+    tasks: HashMap<u64, AbortHandle>,
+}
+
+/// A place among them, given back when it is dropped.
+struct Unknown {
+    gate: Arc<Gate>,
+    number: u64,
+}
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        let mut half_open = self.gate.half_open();
+        half_open.doorway.leave(self.number);
+        half_open.tasks.remove(&self.number);
+    }
+}
+
+/// Networks that the team's statements name, as of one view of it.
+#[derive(Default)]
+struct Stated {
+    view: Option<Arc<View>>,
+    networks: HashSet<IpAddr>,
+}
+
+/// What became of a connection.
+enum Admitted {
+    Member(Box<PeerStream>),
+    /// A stranger who was taken in, or whom a keeper has answered.
+    Heard,
+    /// Nobody in particular.
+    Nobody,
 }
 
 /// Both configurations for one key: a node whose keyring opens late changes from a stand-in to its own.
@@ -87,14 +115,13 @@ pub fn serve(membership: Arc<Membership>, listener: TcpListener) -> Result<mpsc:
     let gate = Arc::new(Gate {
         tls: Mutex::new(Tls::of(&membership)?),
         membership,
-        half_open: Arc::new(Semaphore::new(HALF_OPEN_MAX)),
+        half_open: Mutex::default(),
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        joins: Arc::new(Semaphore::new(JOINS_MAX)),
-        half_open_by_address: Counts::default(),
+        joins: Places::default(),
         by_peer: Counts::default(),
         strangers: Mutex::default(),
         started: Instant::now(),
-        next_join: Mutex::default(),
+        stated: Mutex::default(),
         refused: Mutex::default(),
     });
     let (sender, receiver) = mpsc::channel(16);
@@ -166,52 +193,77 @@ impl Gate {
     /// A connection that is heard, on a task of its own.
     fn take(self: &Arc<Self>, tcp: std::net::TcpStream, remote: SocketAddr, sender: &mpsc::Sender<PeerStream>) {
         let address = network_of(remote.ip());
-        let (Ok(permit), Some(of_address)) = (
-            Arc::clone(&self.half_open).try_acquire_owned(),
-            self.half_open_by_address.enter(address, HALF_OPEN_PER_ADDRESS_MAX),
-        ) else {
-            return;
-        };
         let Ok(tcp) = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) else { return };
+        let is_members = self.is_members(address);
+        // Held until the task is known: another thread's connection may want to end it at once.
+        let mut half_open = self.half_open();
+        let Entered { number, gives_way } = half_open.doorway.enter(address, is_members);
+        if let Some(task) = gives_way.and_then(|number| half_open.tasks.remove(&number)) {
+            task.abort();
+        }
+        let unknown = Unknown { gate: Arc::clone(self), number };
         let (gate, sender) = (Arc::clone(self), sender.clone());
-        tokio::spawn(async move {
-            let held = (permit, of_address);
-            match gate.admit(tcp, remote).await {
-                Ok(Some(stream)) => {
+        let task = tokio::spawn(async move {
+            match gate.admit(tcp, remote, unknown).await {
+                Ok(Admitted::Member(stream)) => {
                     gate.strangers().passed(address, gate.started.elapsed());
-                    // Past the handshake: no longer half open.
-                    drop(held);
                     // A receiver that is gone wants no more peers.
-                    let _ = sender.send(stream).await;
+                    let _ = sender.send(*stream).await;
                 }
-                Ok(None) => gate.strangers().excused(address, gate.started.elapsed()),
+                Ok(Admitted::Heard) => gate.strangers().excused(address, gate.started.elapsed()),
+                Ok(Admitted::Nobody) => {}
                 Err(_) => gate.log_refusal(address),
             }
         });
+        half_open.tasks.insert(number, task.abort_handle());
     }
 
-    /// One connection up to the end of its handshake, or of its join.
-    async fn admit(self: &Arc<Self>, tcp: TcpStream, remote: SocketAddr) -> io::Result<Option<PeerStream>> {
+    /// One connection up to the end of its handshake, or of its join. Whatever gives no word of who it is in time, or
+    /// has to make room for others, counts as a failure of its address.
+    async fn admit(self: &Arc<Self>, tcp: TcpStream, remote: SocketAddr, unknown: Unknown) -> io::Result<Admitted> {
         tune(&tcp)?;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let hello = before(deadline, LazyConfigAcceptor::new(Acceptor::default(), buffered(tcp))).await?;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), buffered(tcp));
+        let hello = before(Instant::now() + HELLO_TLS_TIMEOUT, hello).await?;
         let offers = |alpn: &[u8]| hello.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == alpn));
         if offers(ALPN_POOL) {
             let tls = before(deadline, hello.into_stream(self.tls()?.pool)).await?;
             let stream = PeerStream::new(tls.into(), remote).ok_or(io::ErrorKind::InvalidData)?;
-            return Ok(self.enter(stream));
+            // Past the handshake: no longer half open.
+            drop(unknown);
+            return Ok(self.enter(stream).map_or(Admitted::Nobody, |stream| Admitted::Member(Box::new(stream))));
         }
         if !offers(ALPN_JOIN) {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let Ok(joining) = Arc::clone(&self.joins).try_acquire_owned() else { return Ok(None) };
-        let Some(turn) = self.join_turn(network_of(remote.ip())) else { return Ok(None) };
-        sleep_until(turn).await;
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         let tls = before(deadline, hello.into_stream(self.tls()?.join)).await?;
         let stream = PeerStream::new(tls.into(), remote).ok_or(io::ErrorKind::InvalidData)?;
-        keeper::answer(&self.membership, stream, network_of(remote.ip()), joining).await?;
-        Ok(None)
+        let network = network_of(remote.ip());
+        match keeper::answer(&self.membership, stream, network, &self.joins, unknown).await? {
+            Answered::Heard => Ok(Admitted::Heard),
+            Answered::Nothing => Ok(Admitted::Nobody),
+        }
+    }
+
+    fn half_open(&self) -> MutexGuard<'_, HalfOpen> {
+        self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a member came from there lately, or is said to be there by the team.
+    fn is_members(&self, address: IpAddr) -> bool {
+        if self.strangers().is_members(address, self.started.elapsed()) {
+            return true;
+        }
+        let view = self.membership.view();
+        let mut stated = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
+        if !stated.view.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view)) {
+            let addresses = view.members.values().flat_map(|member| &member.addresses);
+            // Names would have to be asked for.
+            let addresses = addresses.filter_map(|address| address.parse::<SocketAddr>().ok());
+            stated.networks = addresses.map(|address| network_of(address.ip())).collect();
+            stated.view = Some(view);
+        }
+        stated.networks.contains(&address)
     }
 
     /// For the key that the node has now.
@@ -254,24 +306,6 @@ impl Gate {
             *refused = (Some(Instant::now()), 0);
         }
     }
-
-    /// When this address may try to join; `None`: too many wait already.
-    fn join_turn(&self, address: IpAddr) -> Option<Instant> {
-        let now = Instant::now();
-        let mut next = self.next_join.lock().unwrap_or_else(PoisonError::into_inner);
-        if next.len() >= DOOR_ADDRESSES_MAX {
-            next.retain(|_, at| *at > now);
-        }
-        if next.len() >= DOOR_ADDRESSES_MAX {
-            return None;
-        }
-        let turn = next.get(&address).copied().unwrap_or(now).max(now);
-        if turn > now + JOIN_WAIT_MAX {
-            return None;
-        }
-        next.insert(address, turn + JOIN_INTERVAL);
-        Some(turn)
-    }
 }
 
 async fn before<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -287,41 +321,5 @@ fn network_of(ip: IpAddr) -> IpAddr {
             IpAddr::V6(network.into())
         }
         v4 => v4,
-    }
-}
-
-/// How many of each there are at the moment.
-struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
-
-impl<K> Default for Counts<K> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-/// One that is counted until it is dropped.
-struct Counted<K: Eq + Hash>(Arc<Mutex<HashMap<K, usize>>>, K);
-
-impl<K: Eq + Hash + Copy> Counts<K> {
-    fn enter(&self, key: K, max: usize) -> Option<Counted<K>> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key).or_insert(0);
-        if *count >= max {
-            return None;
-        }
-        *count += 1;
-        Some(Counted(Arc::clone(&self.0), key))
-    }
-}
-
-impl<K: Eq + Hash> Drop for Counted<K> {
-    fn drop(&mut self) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.1);
-            }
-        }
     }
 }

@@ -627,7 +627,11 @@ export type Joining = { "is": "connecting",
 /**
  * Its name, if it is known.
  */
-team: string, } | { "is": "waiting", 
+team: string, 
+/**
+ * The PC that was asked has no time at this moment: this one asks again by itself.
+ */
+busy: boolean, } | { "is": "waiting", 
 /**
  * Team.
  */

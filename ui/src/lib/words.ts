@@ -459,6 +459,7 @@ export const w = {
     ],
     inTeam: (name: string) => `You are in the team “${name}”.`,
     connecting: (team: string) => (team ? `Trying to reach “${team}”…` : 'Trying to reach the team…'),
+    busy: 'The team’s computer has no time at this moment; asking again…',
     checkTitle: "Check it's the right team",
     checkMore: 'The computer that lets you in should show the same pictures:',
     match: 'They match',
