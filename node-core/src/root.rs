@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use potluck_wire::ipc;
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags};
+use rustix::io::Errno;
 
 /// Whose root a question was asked in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,8 +21,9 @@ pub enum Asker {
     OtherRoot,
 }
 
-/// The root of one side: what its paths are read in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A root: what paths are read in. `tree` and `toolchain` are given theirs and open nothing by another way; what they
+/// know of one root answers for no other. So far there is one: this node's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Root {
     identity: ipc::Root,
 }
@@ -47,6 +49,27 @@ impl Root {
             identity(Path::new(&of("root")), Path::new(&of("ns/mnt")))
         });
         if self.is_known() && seen == Some(self.identity) { Asker::OwnRoot } else { Asker::OtherRoot }
+    }
+
+    /// openat(2) of an absolute path in it, without a mode: nothing is made.
+    pub fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// lstat(2) in it.
+    pub fn lstat(&self, path: &Path) -> rustix::io::Result<Stat> {
+        rustix::fs::lstat(path)
+    }
+
+    /// readlink(2) in it.
+    pub fn read_link(&self, path: &Path) -> std::io::Result<PathBuf> {
+        std::fs::read_link(path)
+    }
+
+    /// Whether this is a directory that this user may not search.
+    pub fn is_closed(&self, path: &Path) -> bool {
+        rustix::fs::access(path, Access::EXEC_OK) == Err(Errno::ACCESS)
+            && self.lstat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
     /// Without /proc nobody's namespace can be told from another.

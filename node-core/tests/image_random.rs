@@ -17,6 +17,7 @@ use potluck_model::limits::INLINE_BYTES_MAX;
 use potluck_node::bytes;
 use potluck_node::image::Image;
 use potluck_node::mirror::Mirror;
+use potluck_node::root::Root;
 use potluck_node::tree::{Closure, Kind, Tree, Want};
 use tree_space::{Is, Random, Space, assert_image, fresh_seed, on_disk, told, what};
 
@@ -250,7 +251,7 @@ fn play(seed: u64, rounds: u32) {
     for _ in 0..30 {
         change(&base, &mut random);
     }
-    let mut tree = Tree::new();
+    let mut tree = Tree::new(Root::own());
     let mut workers: Vec<Worker> = (0..3)
         .map(|n| {
             let folder = space.path(&format!("worker-{n}"));
@@ -353,7 +354,7 @@ fn mirrors_become_true_images_of_a_tree_that_did_not_hold_still() {
     }
     let folder = space.path("worker");
     let mut worker = Worker { mirror: Some(Mirror::open(&folder, 1 << 30).unwrap()), image: Image::new(), folder };
-    let mut tree = Tree::new();
+    let mut tree = Tree::new(Root::own());
     let quiet = Mutex::new(());
     let done = AtomicBool::new(false);
     let mut real = 0;

@@ -12,6 +12,7 @@ use potluck_model::ids::Digest;
 use potluck_node::bytes;
 use potluck_node::image::Image;
 use potluck_node::mirror::{Mirror, MirrorError, kept_mode};
+use potluck_node::root::Root;
 use potluck_node::tree::Tree;
 use potluck_wire::pool::{DeltaOps, DirOps};
 use tree_space::{
@@ -514,7 +515,7 @@ fn a_full_mirror_says_so_and_takes_no_harm() {
 fn a_flipped_bit_is_found_and_sent_again() {
     let space = Space::new("mirror-flip");
     let files = ["a.h", "b.h", "sub/c.h"].map(|n| space.write(&format!("src/{n}"), format!("// {n}\n")));
-    let mut tree = Tree::new();
+    let mut tree = Tree::new(Root::own());
     tree.begin_batch();
     let mut image = Image::new();
     let mut mirror = space.mirror();

@@ -15,6 +15,7 @@ use potluck_model::ids::Digest;
 use potluck_model::scan::Value;
 use potluck_node::bytes;
 use potluck_node::image::Image;
+use potluck_node::root::Root;
 use potluck_node::tree::{Closure, Found, Record, Tree, Want};
 use tree_space::{Random, Space, as_user, assert_image, fresh_seed};
 
@@ -29,7 +30,7 @@ impl Lab {
         let space = Space::new(&format!("tree-{name}"));
         let src = space.path("src");
         fs::create_dir(&src).unwrap();
-        Self { space, src, tree: Tree::new() }
+        Self { space, src, tree: Tree::new(Root::own()) }
     }
 
     fn write(&self, name: &str, content: &str) {

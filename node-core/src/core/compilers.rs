@@ -170,7 +170,7 @@ impl Core {
             }
             self.compilers.quick.remove(&steering);
         }
-        let env = Environment::from_entries(&compile.env).without("PWD");
+        let env = Environment::from_entries(&compile.env).in_root(self.tree.root()).without("PWD");
         let key: CompilerKey = (bytes::path(&compile.compiler).to_owned(), env.steering().entries());
         match self.compilers.found.get_mut(&key) {
             Some(Slot::Known(compiler)) if compiler.identity.iter().all(FileIdent::holds) => {
@@ -308,7 +308,7 @@ impl Core {
         if let Some(quick) = quick {
             return Known(Arc::clone(&quick.list));
         }
-        let env = Environment::from_entries(&compile.env).without("PWD");
+        let env = Environment::from_entries(&compile.env).in_root(self.tree.root()).without("PWD");
         let key: SearchKey =
             (compiler.driver.clone(), plan.language.x_name(), plan.path_args.clone(), env.steering().entries(), cwd);
         match self.compilers.searches.get_mut(&key) {
@@ -348,7 +348,7 @@ impl Core {
         if plan.native.is_empty() {
             return Ok((plan.args.clone(), None));
         }
-        let env = Environment::from_entries(&compile.env);
+        let env = Environment::from_entries(&compile.env).in_root(self.tree.root());
         let expanded = self.compilers.native.expand(compiler, &env, plan.language, &plan.args, &plan.native)?;
         Ok((expanded.args, expanded.specs_file))
     }

@@ -47,7 +47,7 @@ use crate::guest::{GuestEvent, GuestSettings, Served};
 use crate::ipc::Taken;
 use crate::membership::Membership;
 use crate::remembered::Remembered;
-use crate::root::Asker;
+use crate::root::{Asker, Root};
 use crate::transport::link::Link;
 use crate::tree::Tree;
 
@@ -270,6 +270,7 @@ impl Core {
     ) -> Self {
         let Parts { dial, addresses, remembered, sharing } = parts;
         let me = membership.identity().id();
+        let root = Root::own();
         let config = place::Config {
             arch: own_arch(),
             local_slots: settings.local_slots,
@@ -300,7 +301,7 @@ impl Core {
             membership,
             runtime: tokio::runtime::Handle::current(),
             started: Instant::now(),
-            tree: Tree::new(),
+            tree: Tree::new(root),
             asks: HashMap::new(),
             jobs: HashMap::new(),
             conns: HashMap::new(),

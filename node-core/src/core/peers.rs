@@ -21,6 +21,7 @@ use super::{Core, Event};
 use crate::guest::Outlet;
 use crate::image::{Delta, Image, Missing};
 use crate::proof::{self, Proof, ProofKind};
+use crate::root::Root;
 use crate::transport::link::{CloseOnDrop, Link};
 use crate::tree::Closure;
 
@@ -468,12 +469,12 @@ impl Core {
             let (file, digest) = peer.upload_queue.remove(0);
             peer.uploading.insert(digest);
             let (bulk, number) = (link.bulk.clone(), link.number);
-            let path = self.tree.file_path(file);
+            let (root, path) = (self.tree.root(), self.tree.file_path(file));
             let (events, transfer) = (self.events.clone(), self.next_job);
             self.next_job += 1;
             let runtime = self.runtime.clone();
             self.runtime.spawn_blocking(move || {
-                let result = upload(&path, digest, transfer, &bulk, &runtime);
+                let result = upload(&root, &path, digest, transfer, &bulk, &runtime);
                 let _ = events.send(Event::Uploaded(id, number, digest, result));
             });
         }
@@ -720,13 +721,14 @@ fn skew_us(clock_us: u64) -> i64 {
 
 /// Reads a file and sends it as zstd in chunks; the number of bytes that went out.
 fn upload(
+    root: &Root,
     path: &std::path::Path,
     digest: Digest,
     transfer: u64,
     bulk: &mpsc::Sender<Chunk>,
     runtime: &tokio::runtime::Handle,
 ) -> Result<u64, String> {
-    let (file, meta) = crate::tree::open_regular(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let (file, meta) = crate::tree::open_regular(root, path).map_err(|e| format!("{}: {e}", path.display()))?;
     let total = meta.len();
     let mut packed = zstd::stream::read::Encoder::new(file, 3).map_err(|e| e.to_string())?;
     let mut sent = 0;

@@ -21,7 +21,7 @@ use super::understood;
 use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::outputs::{self, Folders};
-use crate::root::Asker;
+use crate::root::{Asker, Root};
 use crate::toolchain::{Compiler, SearchList};
 use crate::tree::{Closure, ConfigId, Found, Record, Want};
 
@@ -97,15 +97,15 @@ pub(crate) struct Job {
 }
 
 /// Remembers whether a file was asked for.
-#[derive(Default)]
 struct Disk {
+    root: Root,
     read: Cell<bool>,
 }
 
 impl ReadFile for Disk {
     fn read(&self, path: &Path) -> Option<Vec<u8>> {
         self.read.set(true);
-        let (file, meta) = crate::tree::open_regular(path).ok()?;
+        let (file, meta) = crate::tree::open_regular(&self.root, path).ok()?;
         let mut out = Vec::new();
         std::io::Read::read_to_end(&mut std::io::Read::take(file, meta.len().min(64 << 20)), &mut out).ok()?;
         Some(out)
@@ -210,7 +210,7 @@ impl Core {
             cwd: bytes::path(&compile.cwd),
             env: &env,
         };
-        let disk = Disk::default();
+        let disk = Disk { root: self.tree.root(), read: Cell::new(false) };
         let verdict = options::understand(&invocation, &disk);
         let Some(ask) = self.asks.get_mut(&id) else { return };
         ask.compiler = Some(Arc::clone(&compiler));

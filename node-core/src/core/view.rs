@@ -84,7 +84,11 @@ impl Core {
             Ok(Call::ToolchainAdd { .. }) if asker == Asker::OtherRoot => (json!({"error": OTHER_ROOT}), true),
             Ok(Call::ToolchainAdd { path, env }) => {
                 let entries: Vec<Vec<u8>> = env.into_iter().map(String::into_bytes).collect();
-                return self.pack_named(path, Environment::from_entries(&entries).without("PWD"), replies);
+                return self.pack_named(
+                    path,
+                    Environment::from_entries(&entries).in_root(self.tree.root()).without("PWD"),
+                    replies,
+                );
             }
             Ok(Call::Watch { every_ms }) => return self.add_watching(conn, every_ms, replies),
             Ok(Call::Ui) => return self.web.answer(replies),

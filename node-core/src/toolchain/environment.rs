@@ -1,10 +1,13 @@
-//! The variables that a compiler is run with: the user's, as the wrapper sent them, never the node's own.
+//! What a compiler is run with: the user's variables, as the wrapper sent them, never the node's own, and the root that
+//! they name paths of.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::Command;
+
+use crate::root::Root;
 
 /// Variables that decide which compiler a name means or which parts a driver picks. Locale and time zone steer what it
 /// opens and says, so they belong to a toolchain too.
@@ -30,9 +33,12 @@ const STEERING: &[&str] = &[
     "SDKROOT",
 ];
 
-/// Environment variables by name.
+/// Environment variables by name, and their root: what is known of a compiler in one root answers for no other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment {
+    vars: BTreeMap<OsString, OsString>,
+    root: Root,
+}
 
 impl Environment {
     /// From `NAME=value` entries as they travel on the local socket; entries without `=` are dropped, the first of two
@@ -45,28 +51,33 @@ impl Environment {
             map.entry(OsString::from_vec(entry[..at].to_vec()))
                 .or_insert_with(|| OsString::from_vec(entry[at + 1..].to_vec()));
         }
-        Self(map)
+        Self { vars: map, root: Root::default() }
+    }
+
+    /// The same, in this root.
+    pub fn in_root(self, root: Root) -> Self {
+        Self { root, ..self }
     }
 
     /// The variables of this process: for command-line tools, never for jobs.
     pub fn of_this_process() -> Self {
-        Self(std::env::vars_os().collect())
+        Self { vars: std::env::vars_os().collect(), root: Root::own() }
     }
 
     /// One variable.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
     /// The same with one variable set.
     pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
-        self.0.insert(name.into(), value.into());
+        self.vars.insert(name.into(), value.into());
         self
     }
 
     /// The same without one variable.
     pub fn without(mut self, name: &str) -> Self {
-        self.0.remove(OsStr::new(name));
+        self.vars.remove(OsStr::new(name));
         self
     }
 
@@ -85,17 +96,20 @@ impl Environment {
     /// Only the variables that steer which compiler is meant and what it opens.
     pub fn steering(&self) -> Self {
         let keep = |name: &OsStr| name.as_bytes().starts_with(b"LC_") || STEERING.iter().any(|s| OsStr::new(s) == name);
-        Self(self.0.iter().filter(|(n, _)| keep(n)).map(|(n, v)| (n.clone(), v.clone())).collect())
+        Self {
+            vars: self.vars.iter().filter(|(n, _)| keep(n)).map(|(n, v)| (n.clone(), v.clone())).collect(),
+            root: self.root,
+        }
     }
 
     /// `NAME=value`, sorted by name.
     pub fn entries(&self) -> Vec<Vec<u8>> {
-        self.0.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect()
+        self.vars.iter().map(|(n, v)| [n.as_bytes(), b"=", v.as_bytes()].concat()).collect()
     }
 
     /// Makes it the whole environment of `command`.
     pub fn apply(&self, command: &mut Command) {
-        command.env_clear().envs(&self.0);
+        command.env_clear().envs(&self.vars);
     }
 }
 

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use potluck_model::ids::Digest;
 use potluck_model::limits::BLOB_BYTES_MAX;
 use potluck_model::scan::{self, Directives};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, OFlags};
 
 use super::{DirId, FileId, Tree};
+use crate::bytes;
+use crate::root::Root;
 
 /// Why a file has no content for us.
 #[derive(Debug)]
@@ -43,9 +45,9 @@ const RACY_NS: i128 = 20_000_000;
 const FILES_IN_OPENED_MIN: usize = 5;
 
 /// Opens a path that may be anything: never blocks on a FIFO, never becomes a controlling terminal.
-pub fn open_regular(path: &Path) -> Result<(StdFile, std::fs::Metadata), ReadError> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| ReadError::Io(e.into()))?;
+pub fn open_regular(root: &Root, path: &Path) -> Result<(StdFile, std::fs::Metadata), ReadError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let fd = root.open(path, flags).map_err(|e| ReadError::Io(e.into()))?;
     let file = StdFile::from(fd);
     let meta = file.metadata().map_err(ReadError::Io)?;
     if !meta.is_file() {
@@ -62,7 +64,7 @@ impl Tree {
     pub fn fresh_file(&mut self, id: FileId) -> bool {
         match self.known_without_stat(id) {
             Some(known) => known,
-            None => self.fresh_by_stat(id, |tree| rustix::fs::lstat(tree.file_path(id))),
+            None => self.fresh_by_stat(id, |tree| tree.root.lstat(&tree.file_path(id))),
         }
     }
 
@@ -85,8 +87,7 @@ impl Tree {
             }
             return;
         };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&self.dirs[base as usize].path, flags, Mode::empty());
+        let folder = self.root.open(&self.dirs[base as usize].path, OFlags::PATH | OFlags::DIRECTORY);
         let mut name = Vec::new();
         for (dir, id) in asked {
             // From the root if it is not below.
@@ -96,9 +97,9 @@ impl Tree {
                 name.push(b'/');
             }
             name.extend_from_slice(&self.files[id as usize].name);
-            self.fresh_by_stat(id, |_| {
-                let folder = folder.as_ref().map_err(|e| *e)?;
-                rustix::fs::statat(folder, crate::bytes::os(&name), AtFlags::SYMLINK_NOFOLLOW)
+            self.fresh_by_stat(id, |tree| match name.first() {
+                Some(b'/') => tree.root.lstat(bytes::path(&name)),
+                _ => rustix::fs::statat(folder.as_ref().map_err(|e| *e)?, bytes::os(&name), AtFlags::SYMLINK_NOFOLLOW),
             });
         }
     }
@@ -172,7 +173,7 @@ impl Tree {
     fn load_file(&mut self, id: FileId, scan: bool) -> bool {
         let path = self.file_path(id);
         let batch = self.batch;
-        let Ok((content, meta)) = read(&path) else {
+        let Ok((content, meta)) = read(&self.root, &path) else {
             let file = &mut self.files[id as usize];
             file.checked = batch;
             let was = std::mem::replace(&mut file.version, 0);
@@ -255,7 +256,7 @@ impl Tree {
     /// The content to be sent. If it is not what the digest says any more, the file is entered anew: the job that
     /// was scanned with the old content will be found out at its end.
     pub fn content(&mut self, id: FileId) -> Result<Vec<u8>, ReadError> {
-        let (content, _) = read(&self.file_path(id))?;
+        let (content, _) = read(&self.root, &self.file_path(id))?;
         if Digest::of(&content) != self.files[id as usize].digest {
             self.files[id as usize].dirty = true;
             self.files[id as usize].checked = 0;
@@ -263,7 +264,7 @@ impl Tree {
             if !self.fresh_file(id) {
                 return Err(ReadError::NotAFile);
             }
-            let (content, _) = read(&self.file_path(id))?;
+            let (content, _) = read(&self.root, &self.file_path(id))?;
             return if Digest::of(&content) == self.files[id as usize].digest {
                 Ok(content)
             } else {
@@ -274,8 +275,8 @@ impl Tree {
     }
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata), ReadError> {
-    let (mut file, meta) = open_regular(path)?;
+fn read(root: &Root, path: &Path) -> Result<(Vec<u8>, std::fs::Metadata), ReadError> {
+    let (mut file, meta) = open_regular(root, path)?;
     let mut content = Vec::with_capacity(meta.len() as usize + 1);
     (&mut file).take(BLOB_BYTES_MAX + 1).read_to_end(&mut content).map_err(ReadError::Io)?;
     if content.len() as u64 > BLOB_BYTES_MAX {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use potluck_model::ids::Digest;
 use rustc_hash::FxHashMap as HashMap;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
 
 use super::closure::Record;
 use super::{Dir, DirId, File, FileId, Ids, Kind, Link, LinkId, Name, Tree};
 use crate::bytes;
+use crate::root::Root;
 
 /// What a path leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +120,7 @@ impl Tree {
         }
         link.dirty = false;
         let path = self.dirs[link.dir as usize].path.join(bytes::os(&link.name));
-        let target = std::fs::read_link(path).map(|t| t.as_os_str().as_bytes().into()).unwrap_or_default();
+        let target = self.root.read_link(&path).map(|t| t.as_os_str().as_bytes().into()).unwrap_or_default();
         if target != link.target || link.version == 0 {
             link.target = target;
             link.version += 1;
@@ -143,7 +144,7 @@ impl Tree {
             return true;
         }
         self.counts.stats += 1;
-        let stat = rustix::fs::lstat(&self.dirs[id as usize].path);
+        let stat = self.root.lstat(&self.dirs[id as usize].path);
         let dir = &mut self.dirs[id as usize];
         dir.checked = self.batch;
         dir.sure = self.doubt;
@@ -190,11 +191,11 @@ impl Tree {
         let path = self.dirs[id as usize].path.clone();
         // The watch first: what changes while the listing is read is then an event.
         let watched = self.dirs[id as usize].watched || self.watch.add(&path, id);
-        let (names, stat, closed) = match read_listing(&path) {
+        let (names, stat, closed) = match read_listing(&self.root, &path) {
             Some((names, stat)) => (names, stat, false),
             // Nobody may look into it: what the compiler gets there is "permission denied" for every name, and a
             // directory without any permission says the same at the worker.
-            None if is_closed(&path) => match rustix::fs::lstat(&path) {
+            None if self.root.is_closed(&path) => match self.root.lstat(&path) {
                 Ok(stat) => (HashMap::default(), stat, true),
                 Err(_) => return false,
             },
@@ -424,15 +425,8 @@ impl Tree {
     }
 }
 
-/// A directory that this user may not search.
-fn is_closed(path: &Path) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS)
-        && rustix::fs::lstat(path).is_ok_and(|s| kind_of_mode(s.st_mode) == Kind::Dir)
-}
-
-fn read_listing(path: &Path) -> Option<(HashMap<Name, Kind>, rustix::fs::Stat)> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+fn read_listing(root: &Root, path: &Path) -> Option<(HashMap<Name, Kind>, rustix::fs::Stat)> {
+    let fd = root.open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW).ok()?;
     let stat = rustix::fs::fstat(&fd).ok()?;
     let mut names = HashMap::default();
     for entry in rustix::fs::Dir::read_from(&fd).ok()? {

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::root::Root;
 use potluck_model::ids::Digest;
 use potluck_model::scan::{Directives, Value};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
@@ -154,6 +155,8 @@ pub struct TreeCounts {
 
 /// The tree.
 pub struct Tree {
+    /// Where all its paths are read.
+    root: Root,
     dirs: Vec<Dir>,
     files: Vec<File>,
     links: Vec<Link>,
@@ -202,9 +205,10 @@ struct ChangeLog {
 const LOG_CHANGES_MAX: usize = 1 << 20;
 
 impl Tree {
-    /// An empty tree that knows only the root.
-    pub fn new() -> Self {
+    /// An empty tree of this root, of which it knows only the top.
+    pub fn new(root: Root) -> Self {
         let mut tree = Self {
+            root,
             dirs: Vec::new(),
             files: Vec::new(),
             links: Vec::new(),
@@ -238,6 +242,11 @@ impl Tree {
             self.log.changes.drain(..cut);
             self.log.base += cut as u64;
         }
+    }
+
+    /// Where all its paths are read.
+    pub fn root(&self) -> Root {
+        self.root
     }
 
     /// The number of this batch.
@@ -319,11 +328,5 @@ impl Tree {
 
     fn changed(&mut self, dir: DirId, name: Name) {
         self.log.changes.push((dir, name));
-    }
-}
-
-impl Default for Tree {
-    fn default() -> Self {
-        Self::new()
     }
 }

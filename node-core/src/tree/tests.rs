@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Tree, Want};
+use crate::root::Root;
 
 fn want(dir: &Path) -> Want {
     let sub = dir.join("a/b");
@@ -37,7 +38,7 @@ fn look(tree: &mut Tree, want: &Want) -> (usize, u64) {
 #[test]
 fn a_second_look_reads_no_directory_and_walks_nothing() {
     let (_dir, path) = project();
-    let (mut tree, want) = (Tree::new(), want(&path));
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
     let first = look(&mut tree, &want);
     assert_eq!(first.0, 2);
     let before = tree.counts;
@@ -50,7 +51,7 @@ fn a_second_look_reads_no_directory_and_walks_nothing() {
 #[test]
 fn a_folder_that_is_exchanged_above_is_noticed() {
     let (_dir, path) = project();
-    let (mut tree, want) = (Tree::new(), want(&path));
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
     let first = look(&mut tree, &want);
     fs::rename(path.join("a"), path.join("old")).unwrap();
     fs::create_dir_all(path.join("a/b")).unwrap();
@@ -67,7 +68,7 @@ fn a_folder_that_is_exchanged_above_is_noticed() {
 #[test]
 fn one_stat_serves_all_jobs_that_were_sent_before_it() {
     let (_dir, path) = project();
-    let (mut tree, want) = (Tree::new(), want(&path));
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
     fs::create_dir(path.join("elsewhere")).unwrap();
     fs::hard_link(path.join("a/b/x.h"), path.join("elsewhere/y")).unwrap();
     // What was written a moment ago is read again in any case.
@@ -118,7 +119,7 @@ fn a_header_written_through_another_name_is_noticed_in_every_folder() {
         fs::hard_link(path.join(header), path.join(format!("elsewhere/{index}"))).unwrap();
     }
     fs::write(path.join("s.c"), source).unwrap();
-    let (mut tree, want) = (Tree::new(), want(&path));
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
     let mut before = look(&mut tree, &want);
     assert_eq!(before.0, 1 + headers.len());
     for (index, header) in headers.iter().enumerate() {
@@ -133,7 +134,7 @@ fn a_header_written_through_another_name_is_noticed_in_every_folder() {
 #[test]
 fn a_header_written_through_another_name_is_noticed() {
     let (_dir, path) = project();
-    let (mut tree, want) = (Tree::new(), want(&path));
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
     // No event comes: the link's folder is not known to the tree.
     fs::create_dir(path.join("elsewhere")).unwrap();
     fs::hard_link(path.join("a/b/x.h"), path.join("elsewhere/y")).unwrap();
@@ -147,7 +148,7 @@ fn a_header_written_through_another_name_is_noticed() {
 fn what_a_dependency_file_names_beyond_the_closure_is_told_each_time() {
     let (_dir, path) = project();
     fs::write(path.join("extra.h"), "").unwrap();
-    let (mut tree, want) = (Tree::new(), want(&path));
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
     tree.begin_batch();
     let config = tree.config(&want);
     let (closure, _) = tree.closure_since(config, &want, tree.batch());
@@ -167,7 +168,7 @@ fn what_a_dependency_file_names_beyond_the_closure_is_told_each_time() {
 #[test]
 fn a_dependency_file_cannot_hide_what_is_included_whatever_is_defined() {
     let (_dir, path) = project();
-    let (mut tree, mut want) = (Tree::new(), want(&path));
+    let (mut tree, mut want) = (Tree::new(Root::own()), want(&path));
     let write = |name: &str, text: &str| fs::write(path.join(name), text).unwrap();
     write("t.c", "#include \"sure.h\"\n#ifdef X\n#include \"maybe.h\"\n#endif\n");
     write("sure.h", "#include \"deep.h\"\n");

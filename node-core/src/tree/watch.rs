@@ -198,7 +198,7 @@ impl Tree {
     pub(super) fn kind_now(&mut self, dir: DirId, name: &[u8]) -> Option<Kind> {
         self.counts.stats += 1;
         let path = self.dirs[dir as usize].path.join(bytes::os(name));
-        let stat = rustix::fs::lstat(&path).ok()?;
+        let stat = self.root.lstat(&path).ok()?;
         Some(super::listing::kind_of_mode(stat.st_mode))
     }
 }

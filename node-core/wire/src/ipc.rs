@@ -138,7 +138,7 @@ pub struct Compile {
 
 /// What tells one root from another: containers, chroots and mount namespaces have the same paths for other files. Zeroes
 /// for what cannot be seen; equal to another only where nothing is zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Root {
     /// Device of the root directory.
     pub device: u64,
