@@ -54,7 +54,11 @@ pub enum IdentityError {
 impl fmt::Display for IdentityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(path, error) => write!(f, "the key file {} cannot be used: {error}", path.display()),
+            Self::Io(path, error) => write!(
+                f,
+                "the key file {} cannot be used: {error}\nhint: make its folder yours again (chmod -R u+rwX), and look whether the disk is full",
+                path.display()
+            ),
             Self::TooOpen(path, mode) => {
                 write!(f, "others can read this node's key (mode {mode:o})\nhint: chmod 600 {}", path.display())
             }

@@ -19,6 +19,8 @@ use crate::identity::{Identity, IdentityError, KEY_FILE};
 
 /// Remembers the choice, in the node's state folder.
 const CHOICE_FILE: &str = "key.json";
+/// It has some hundred bytes.
+const CHOICE_BYTES_MAX: u64 = 16 << 10;
 /// Name of the keyring's entries.
 const SERVICE: &str = "potluck";
 /// A keyring that shows a prompt answers when somebody has typed: the node does not wait for that.
@@ -54,6 +56,9 @@ enum Choice {
         why: String,
         /// The keyring was there and refused: it is not asked at each start.
         refused: bool,
+        /// Hexadecimal node id; absent in files of older versions. Tells a first start from one whose key is gone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
     },
 }
 
@@ -67,6 +72,8 @@ pub struct Opened {
     pub is_locked: bool,
     /// The keyring has not given or taken the key yet.
     pub later: Option<Later>,
+    /// There was another one, which is gone.
+    pub is_new: bool,
 }
 
 /// What comes of a keyring that has not given or taken the key yet.
@@ -163,11 +170,15 @@ static CHANGES: Mutex<()> = Mutex::new(());
 pub fn open(dir: &Path, want_keyring: bool) -> Result<Opened, IdentityError> {
     crate::dirs::make_private(dir).map_err(|error| IdentityError::Io(dir.to_owned(), error))?;
     let opened = match read_choice(dir)? {
-        Some(Choice::Keyring { node, next }) => from_keyring(dir, [Some(node), next]),
-        Some(Choice::File { why, refused }) if !want_keyring || refused => in_file(dir, why, refused),
-        Some(Choice::File { .. }) => into_keyring(dir, false, PATIENCE),
-        None if want_keyring => into_keyring(dir, true, PATIENCE),
-        None => in_file(dir, HEADLESS.to_owned(), false),
+        Noted::Choice(Choice::Keyring { node, next }) => from_keyring(dir, Wanted::One([Some(node), next])),
+        Noted::Choice(Choice::File { node, .. }) if is_gone(dir) => made_anew(dir, node),
+        Noted::Choice(Choice::File { why, refused, .. }) if !want_keyring || refused => in_file(dir, why, refused),
+        Noted::Choice(Choice::File { .. }) => into_keyring(dir, false, PATIENCE),
+        // The file is only written here, so it has the key; without it the keyring has, if anything has.
+        Noted::Damaged if is_gone(dir) => from_keyring(dir, Wanted::Any),
+        Noted::Damaged => in_file(dir, "the note of where it lies was damaged".to_owned(), false),
+        Noted::Nothing if want_keyring => into_keyring(dir, true, PATIENCE),
+        Noted::Nothing => in_file(dir, HEADLESS.to_owned(), false),
     }?;
     match opened.place {
         KeyPlace::File(_) if want_keyring => Ok(Opened { later: Some(offered_later(dir)?), ..opened }),
@@ -196,9 +207,11 @@ pub fn renew(dir: &Path, old: NodeId) -> Result<Arc<Identity>, IdentityError> {
     let _changing = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
     let identity = Identity::ephemeral()?;
     let path = dir.join(KEY_FILE);
-    let Some(Choice::Keyring { .. }) = read_choice(dir)? else {
-        let written = crate::store::write_whole(&path, identity.pkcs8());
-        return written.map(|()| Arc::new(identity)).map_err(|error| IdentityError::Io(path, error));
+    let Noted::Choice(Choice::Keyring { .. }) = read_choice(dir)? else {
+        crate::store::write_whole(&path, identity.pkcs8()).map_err(|error| IdentityError::Io(path, error))?;
+        let node = Some(identity.id().to_string());
+        remember(dir, &Choice::File { why: "it is a new one".to_owned(), refused: false, node })?;
+        return Ok(Arc::new(identity));
     };
     let (pkcs8, user, next) = (identity.pkcs8().to_vec(), user_of(dir), identity.id().to_string());
     remember(dir, &Choice::Keyring { node: old.to_string(), next: Some(next.clone()) })?;
@@ -217,17 +230,47 @@ pub fn renew(dir: &Path, old: NodeId) -> Result<Arc<Identity>, IdentityError> {
 
 fn in_file(dir: &Path, why: String, refused: bool) -> Result<Opened, IdentityError> {
     let identity = Arc::new(Identity::load_or_create(dir)?);
-    remember(dir, &Choice::File { why: why.clone(), refused })?;
-    Ok(Opened { identity, place: KeyPlace::File(why), is_locked: false, later: None })
+    remember(dir, &Choice::File { why: why.clone(), refused, node: Some(identity.id().to_string()) })?;
+    Ok(Opened { identity, place: KeyPlace::File(why), is_locked: false, later: None, is_new: false })
+}
+
+/// The file that had the key is gone. Nobody can give it back, so there is a new one, and that is said: a person who
+/// removed it wants just this, and anybody else has to know why this PC is in no team any more.
+fn made_anew(dir: &Path, before: Option<String>) -> Result<Opened, IdentityError> {
+    let old = before.map_or_else(String::new, |node| format!(" of node {:.12}", node));
+    let why = format!("the file with this PC's key{old} was gone, so this is a new one; join the team again");
+    crate::log::warn(&why);
+    let opened = in_file(dir, HEADLESS.to_owned(), false)?;
+    Ok(Opened { place: KeyPlace::File(why), is_new: true, ..opened })
+}
+
+fn is_gone(dir: &Path) -> bool {
+    let looked = std::fs::symlink_metadata(dir.join(KEY_FILE));
+    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Which key of the keyring's entry is this node's.
+enum Wanted {
+    /// One of these, as the note says.
+    One([Option<String>; 2]),
+    /// The note is damaged: the entry is named after the node's folder, so that what it has is this node's.
+    Any,
 }
 
 /// The keyring was chosen: only it has the key. If it gives none now, the node runs without a team until it does. A prompt
 /// that was closed is not shown again every few seconds.
-fn from_keyring(dir: &Path, nodes: [Option<String>; 2]) -> Result<Opened, IdentityError> {
-    let user = user_of(dir);
+fn from_keyring(dir: &Path, wanted: Wanted) -> Result<Opened, IdentityError> {
+    let (user, own) = (user_of(dir), dir.to_owned());
     let attempt = move || {
-        let got = get(&user).ok().filter(|identity| nodes.contains(&Some(identity.id().to_string())));
-        got.map(Arc::new)
+        let identity = get(&user).ok()?;
+        let node = identity.id().to_string();
+        match &wanted {
+            Wanted::One(nodes) if !nodes.contains(&Some(node.clone())) => return None,
+            Wanted::One(_) => {}
+            // Noted again. Where that fails it is asked for anew at the next start.
+            Wanted::Any => drop(remember(&own, &Choice::Keyring { node, next: None })),
+        }
+        Some(Arc::new(identity))
     };
     let (heard, answer) = mpsc::channel();
     let later = keep_asking(RETRY, || !bus::is_locked(), Some(heard), attempt);
@@ -238,10 +281,10 @@ fn from_keyring(dir: &Path, nodes: [Option<String>; 2]) -> Result<Opened, Identi
     if let Ok(identity) = later.key.try_recv() {
         // A crash between keeping the key there and removing the file left both.
         remove_same(dir, &identity);
-        return Ok(Opened { identity, place: KeyPlace::Keyring, is_locked: false, later: None });
+        return Ok(Opened { identity, place: KeyPlace::Keyring, is_locked: false, later: None, is_new: false });
     }
     let stand_in = Arc::new(Identity::ephemeral()?);
-    Ok(Opened { identity: stand_in, place: KeyPlace::Keyring, is_locked: true, later: Some(later) })
+    Ok(Opened { identity: stand_in, place: KeyPlace::Keyring, is_locked: true, later: Some(later), is_new: false })
 }
 
 /// Puts the key into the keyring if that can be done: kept, read back and compared before the file goes. `first`: nothing
@@ -280,7 +323,13 @@ fn into_keyring(dir: &Path, first: bool, patience: Duration) -> Result<Opened, I
         Ok(identity) => {
             remember(dir, &Choice::Keyring { node: identity.id().to_string(), next: None })?;
             remove_same(dir, &identity);
-            Ok(Opened { identity: Arc::new(identity), place: KeyPlace::Keyring, is_locked: false, later: None })
+            Ok(Opened {
+                identity: Arc::new(identity),
+                place: KeyPlace::Keyring,
+                is_locked: false,
+                later: None,
+                is_new: false,
+            })
         }
         Err((why, refused)) => in_file(dir, why, refused),
     }
@@ -314,12 +363,28 @@ fn in_time<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Sen
     receiver.recv_timeout(patience).ok()
 }
 
-fn read_choice(dir: &Path) -> Result<Option<Choice>, IdentityError> {
+/// What stands in the note of where the key lies.
+enum Noted {
+    /// This.
+    Choice(Choice),
+    /// There is none.
+    Nothing,
+    /// It could not be read and was set aside: the key is looked for instead.
+    Damaged,
+}
+
+fn read_choice(dir: &Path) -> Result<Noted, IdentityError> {
     let path = dir.join(CHOICE_FILE);
-    match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| IdentityError::Io(path, error.into())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(IdentityError::Io(path, error)),
+    if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(Noted::Nothing);
+    }
+    match crate::store::read_json(&path, CHOICE_BYTES_MAX) {
+        Some(choice) => Ok(Noted::Choice(choice)),
+        // Neither read nor moved away: whatever is remembered next would be lost at once.
+        None if std::fs::symlink_metadata(&path).is_ok() => {
+            Err(IdentityError::Io(path, std::io::Error::other("it can neither be read nor moved away")))
+        }
+        None => Ok(Noted::Damaged),
     }
 }
 
@@ -342,5 +407,78 @@ fn remove_same(dir: &Path, identity: &Identity) {
             "the key is in the keyring now, and {} could not be removed: {error}",
             path.display()
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(dir: &Path) -> Opened {
+        open(dir, false).unwrap()
+    }
+
+    #[test]
+    fn a_damaged_note_of_where_the_key_lies_keeps_nobody_from_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, note) = (dir.path().join("potluck"), dir.path().join("potluck/key.json"));
+        let first = opened(&state).identity.id();
+        let whole = std::fs::read(&note).unwrap();
+        let mut flipped = whole.clone();
+        flipped[0] ^= 1;
+        for damaged in
+            [&b""[..], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &flipped, b"{\"place\":\"moon\"}"]
+        {
+            std::fs::write(&note, damaged).unwrap();
+            let again = opened(&state);
+            assert_eq!(again.identity.id(), first, "{}", damaged.escape_ascii());
+            assert!(!again.is_new && !again.is_locked);
+            let aside = state.join("key.json.damaged");
+            assert_eq!(std::fs::read(&aside).unwrap(), damaged);
+            std::fs::remove_file(aside).unwrap();
+            // Written anew: nothing is found at the next start.
+            assert_eq!(opened(&state).identity.id(), first);
+        }
+        std::fs::remove_file(&note).unwrap();
+        std::fs::create_dir(&note).unwrap();
+        assert_eq!(opened(&state).identity.id(), first);
+        assert!(state.join("key.json.damaged").is_dir());
+    }
+
+    #[test]
+    fn a_key_that_is_gone_is_made_anew_only_with_a_word_and_a_damaged_one_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, key) = (dir.path().join("potluck"), dir.path().join("potluck").join(KEY_FILE));
+        let first = opened(&state);
+        assert!(!first.is_new);
+        let whole = std::fs::read(&key).unwrap();
+        std::fs::write(&key, &whole[..40]).unwrap();
+        let why = open(&state, false).err().expect("half a key is none").to_string();
+        assert!(why.contains("identity.pk8") && why.contains("hint: "), "{why}");
+        assert_eq!(std::fs::read(&key).unwrap(), &whole[..40], "what is left of it stays");
+        std::fs::remove_file(&key).unwrap();
+        let second = opened(&state);
+        assert!(second.is_new && second.identity.id() != first.identity.id());
+        let KeyPlace::File(why) = &second.place else { panic!("it lies in a file") };
+        assert!(why.contains(&first.identity.id().short()) && why.contains("join the team again"), "{why}");
+        let third = opened(&state);
+        assert!(!third.is_new, "said once, at the start that made it");
+        assert_eq!(third.identity.id(), second.identity.id());
+        // Renewed on purpose: nobody's loss.
+        let fourth = renew(&state, third.identity.id()).unwrap();
+        let again = opened(&state);
+        assert!(!again.is_new && again.identity.id() == fourth.id());
+    }
+
+    #[test]
+    fn without_note_and_key_file_the_keyring_is_asked_and_no_key_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("potluck");
+        opened(&state);
+        std::fs::write(state.join("key.json"), "{").unwrap();
+        std::fs::remove_file(state.join(KEY_FILE)).unwrap();
+        let opened = opened(&state);
+        assert!(opened.is_locked && opened.later.is_some(), "the keyring may have it, and gives it later");
+        assert!(!state.join(KEY_FILE).exists());
     }
 }

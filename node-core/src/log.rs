@@ -16,12 +16,15 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 
 static FILE: OnceLock<Mutex<LogFile>> = OnceLock::new();
 
-/// Write to this file from now on. When it is long it becomes `PATH.1`, and a new one begins.
-pub fn to_file(path: &Path) -> io::Result<()> {
-    let file = LogFile::open(path, FILE_BYTES_MAX)?;
-    // A second node in this process goes on in the first one's.
-    let _ = FILE.set(Mutex::new(file));
-    Ok(())
+/// Write to this file from now on. When it is long it becomes `PATH.1`, and a new one begins. A log is no reason not to
+/// start: a file that cannot be written is set aside, and without any the log goes to standard error.
+pub fn to_file(path: &Path) {
+    let (file, word) = LogFile::open_or_not(path, FILE_BYTES_MAX);
+    if let Some(file) = file {
+        // A second node in this process goes on in the first one's.
+        let _ = FILE.set(Mutex::new(file));
+    }
+    word.into_iter().for_each(|word| warn(&word));
 }
 
 /// The file that is written to. Whoever has it writes alone.
@@ -41,6 +44,22 @@ impl LogFile {
         let mut log = Self { path: path.to_owned(), file, bytes, bytes_max };
         log.make_room(0);
         Ok(log)
+    }
+
+    /// A file if there is any way to one, and what is to be said of the way.
+    fn open_or_not(path: &Path, bytes_max: u64) -> (Option<Self>, Option<String>) {
+        let why = match Self::open(path, bytes_max) {
+            Ok(file) => return (Some(file), None),
+            Err(why) => why,
+        };
+        let shown = path.display();
+        match crate::store::set_aside(path).and_then(|aside| Ok((Self::open(path, bytes_max)?, aside))) {
+            Ok((file, aside)) => {
+                let word = format!("{shown} could not be written ({why}); what was there is now {}", aside.display());
+                (Some(file), Some(word))
+            }
+            Err(_) => (None, Some(format!("{shown} cannot be written ({why}), so the log goes to standard error"))),
+        }
     }
 
     fn write(&mut self, line: &str) {
@@ -203,6 +222,20 @@ mod tests {
         first.write(&long);
         first.write("after somebody removed it\n");
         assert_eq!(lines(&place.path()), ["after somebody removed it"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_set_aside_and_no_file_at_all_is_told() {
+        let place = Place::new();
+        std::fs::create_dir_all(place.path().join("in the way")).unwrap();
+        let (log, word) = LogFile::open_or_not(&place.path(), MAX);
+        log.expect("there is room for another file").write("goes on\n");
+        assert_eq!(lines(&place.path()), ["goes on"]);
+        assert!(place.0.path().join("node.log.damaged/in the way").is_dir());
+        assert!(word.unwrap().contains("node.log.damaged"));
+        let nowhere = place.0.path().join("no folder/node.log");
+        let (log, word) = LogFile::open_or_not(&nowhere, MAX);
+        assert!(log.is_none() && word.unwrap().contains("standard error"));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::membership::Membership;
 use crate::remembered::Remembered;
 use crate::transport::link;
 
+/// Addresses that a person typed: some hundred at most.
+const ADDRESSES_BYTES_MAX: u64 = 1 << 20;
+
 /// What `potluck node` was told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -62,7 +65,7 @@ pub(crate) fn host(
     let dirs = Dirs::from_env();
     dirs.create().map_err(|e| format!("the node's folders: {e}"))?;
     let log = dirs.state.join("node.log");
-    crate::log::to_file(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+    crate::log::to_file(&log);
     // One thread for everything that waits; disks and compilers have their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,7 +83,7 @@ async fn start(
 ) -> Result<(), String> {
     let want_keyring = options.desktop || std::env::var_os("POTLUCK_KEYRING").is_some_and(|value| value == "1");
     let opened = keys::open(&dirs.state, want_keyring).map_err(|e| e.to_string())?;
-    let keys::Opened { identity, place, is_locked, later } = opened;
+    let keys::Opened { identity, place, is_locked, later, is_new } = opened;
     let membership = match is_locked {
         false => Membership::open(identity, &dirs.state),
         true => Membership::open_locked(identity, &dirs.state),
@@ -161,6 +164,7 @@ async fn start(
     let parts = Parts { dial: dials, addresses: stored, remembered, sharing };
     let mut core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
     core.key_lies(place);
+    core.key_is_new(is_new);
     if let Some(keys::Later { mut key, again }) = later {
         again.on_changes();
         core.ask_keyring_by(again);
@@ -215,13 +219,7 @@ pub(crate) fn quit_on_signals(events: mpsc::UnboundedSender<Event>) -> Result<()
 /// Addresses that a person typed or named for this start: the ones that are stored, and the others.
 fn typed_addresses(dirs: &Dirs) -> (Vec<String>, Vec<String>) {
     let file = dirs.config.join("peers.json");
-    let stored: Vec<String> = match std::fs::read(&file) {
-        Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-            crate::log::warn(&format!("{} is not read: {error}", file.display()));
-            Vec::new()
-        }),
-        Err(_) => Vec::new(),
-    };
+    let stored: Vec<String> = crate::store::read_json(&file, ADDRESSES_BYTES_MAX).unwrap_or_default();
     let named = std::env::var("POTLUCK_PEERS").unwrap_or_default();
     let named = named.split([',', ' ']).filter(|a| !a.is_empty()).map(str::to_owned);
     (stored, named.collect())

@@ -27,12 +27,10 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// What was stored in the state folder; nothing if that cannot be read.
+    /// What was stored in the state folder; nothing if that cannot be read, and then it is set aside.
     pub fn load(state: &Path) -> Self {
         let file = state.join("peers.json");
-        let small = std::fs::metadata(&file).is_ok_and(|m| m.len() <= FILE_BYTES_MAX);
-        let stored = if small { std::fs::read(&file).ok() } else { None };
-        let mut entries: Vec<Entry> = stored.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let mut entries: Vec<Entry> = crate::store::read_json(&file, FILE_BYTES_MAX).unwrap_or_default();
         entries.truncate(REMEMBERED_PEERS_MAX);
         entries.iter_mut().for_each(|e| e.addresses.truncate(REMEMBERED_ADDRESSES_MAX));
         Self { file, entries }

@@ -107,7 +107,11 @@ impl Web {
     }
 
     fn port_before(&self) -> Option<u16> {
-        std::fs::read_to_string(&self.0.port_file).ok()?.trim().parse().ok().filter(|port| *port > 0)
+        const BYTES_MAX: u64 = 64;
+        crate::store::read_or_set_aside(&self.0.port_file, BYTES_MAX, |text| {
+            let port = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
+            port.filter(|port| *port > 0).ok_or_else(|| "it holds no port".to_owned())
+        })
     }
 
     /// Listens at `address`, or at the port of last time, or at a free one; where it listens already nothing changes.

@@ -136,21 +136,29 @@ impl File {
         };
         file.db = match database(&file.path) {
             Ok(db) => Some(db),
-            Err(Bad::Damaged(why)) => {
-                let aside = file.path.with_extension("redb.damaged");
-                crate::log::warn(&format!(
-                    "the history of builds cannot be read and begins anew; the old one is {}: {why}",
-                    aside.display()
-                ));
-                let moved = std::fs::rename(&file.path, &aside);
-                moved.ok().and_then(|()| database(&file.path).ok())
-            }
+            Err(Bad::Damaged(why)) => file.anew(&why),
             Err(Bad::Closed(why)) => {
                 file.failed(&why);
                 None
             }
         };
         file
+    }
+
+    /// Sets the file aside and begins another.
+    fn anew(&mut self, why: &str) -> Option<Database> {
+        // Closed before it gets another name.
+        self.db = None;
+        match crate::store::set_aside(&self.path) {
+            Ok(aside) => crate::log::warn(&format!(
+                "the history of builds cannot be read and begins anew; the old one is {}: {why}",
+                aside.display()
+            )),
+            Err(error) => {
+                crate::log::warn(&format!("the history of builds can neither be read nor moved away ({error}): {why}"));
+            }
+        }
+        database(&self.path).ok()
     }
 
     /// Everything that was kept. Builds that went on when the node ended are over.
@@ -161,8 +169,10 @@ impl File {
                     self.metas = metas.into_iter().map(|m| ((m.started_ms, m.id.clone()), m)).collect();
                     self.sizes = sizes;
                 }
-                Ok(Err(why)) => self.failed(&why),
-                Err(_) => self.failed("it is damaged"),
+                // A full disk goes by; everything else is in the file, and would be there at every write.
+                Ok(Err(error @ redb::Error::Io(_))) => self.failed(&text(error)),
+                Ok(Err(error)) => self.db = self.anew(&text(error)),
+                Err(_) => self.db = self.anew("its pages make no sense"),
             }
         }
         for meta in self.metas.values_mut().filter(|m| matches!(m.end, None | Some(End::Running))) {
@@ -386,7 +396,9 @@ fn database(path: &Path) -> Result<Database, Bad> {
             let why = error.to_string();
             let damaged = match error {
                 redb::DatabaseError::Storage(redb::StorageError::Io(error)) => {
-                    matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
+                    // A folder in its place, or a mode that nobody here gave it: moved away, it is in nobody's way.
+                    use std::io::ErrorKind::{InvalidData, IsADirectory, PermissionDenied, UnexpectedEof};
+                    matches!(error.kind(), InvalidData | UnexpectedEof | IsADirectory | PermissionDenied)
                 }
                 redb::DatabaseError::DatabaseAlreadyOpen => false,
                 _ => true,
@@ -399,19 +411,19 @@ fn database(path: &Path) -> Result<Database, Bad> {
 
 type Loaded = (Vec<Meta>, BTreeMap<String, (u64, u32)>);
 
-fn load(db: &Database) -> Result<Loaded, String> {
-    let write = db.begin_write().map_err(text)?;
-    write.open_table(BUILDS).map_err(text)?;
-    write.open_table(JOBS).map_err(text)?;
-    write.commit().map_err(text)?;
-    let read = db.begin_read().map_err(text)?;
+fn load(db: &Database) -> Result<Loaded, redb::Error> {
+    let write = db.begin_write()?;
+    write.open_table(BUILDS)?;
+    write.open_table(JOBS)?;
+    write.commit()?;
+    let read = db.begin_read()?;
     let (mut metas, mut sizes) = (Vec::new(), BTreeMap::<String, (u64, u32)>::new());
-    for entry in read.open_table(BUILDS).map_err(text)?.iter().map_err(text)? {
+    for entry in read.open_table(BUILDS)?.iter()? {
         // One that a later version wrote otherwise is left alone.
-        metas.extend(serde_json::from_slice::<Meta>(entry.map_err(text)?.1.value()));
+        metas.extend(serde_json::from_slice::<Meta>(entry?.1.value()));
     }
-    for entry in read.open_table(JOBS).map_err(text)?.iter().map_err(text)? {
-        let (key, value) = entry.map_err(text)?;
+    for entry in read.open_table(JOBS)?.iter()? {
+        let (key, value) = entry?;
         let (id, at) = key.value();
         let size = sizes.entry(id.to_owned()).or_default();
         *size = (size.0 + value.value().len() as u64, size.1.max(at + 1));

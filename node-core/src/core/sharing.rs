@@ -32,6 +32,9 @@ const SHORT_WITHIN: Duration = Duration::from_secs(600);
 /// Submitters in that file: a team has at most 200 PCs.
 const LENT_TO_MAX: usize = 256;
 
+/// The account of a day: a line of a hundred bytes for each of those.
+const LENT_BYTES_MAX: u64 = 1 << 20;
+
 /// Core time lent since midnight.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Lent {
@@ -67,7 +70,7 @@ pub(crate) struct Sharing {
 impl Sharing {
     pub(super) fn new(shared: Shared, handle: Handle, state: &std::path::Path) -> Self {
         let lent_file = state.join("lent.json");
-        let lent = std::fs::read(&lent_file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let lent: Option<Lent> = crate::store::read_json(&lent_file, LENT_BYTES_MAX);
         Self {
             shared,
             handle,

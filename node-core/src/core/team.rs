@@ -58,6 +58,8 @@ pub(crate) struct State {
     sent: HashMap<ToolchainId, HashMap<NodeId, bool>>,
     /// Where the node's key lies; None: it was not said.
     pub(crate) key: Option<KeyPlace>,
+    /// The key of before is gone: whoever knew this PC by it does not know it any more.
+    is_key_new: bool,
     /// Makes the keyring be asked again; None: it has given the key, or is not asked.
     keyring: Option<crate::keys::Again>,
 }
@@ -118,6 +120,11 @@ impl Core {
     /// Where the node's key lies, for the snapshot.
     pub fn key_lies(&mut self, place: KeyPlace) {
         self.team.key = Some(place);
+    }
+
+    /// The node's key is another than before, because the file with the old one is gone.
+    pub fn key_is_new(&mut self, is_new: bool) {
+        self.team.is_key_new = is_new;
     }
 
     /// The keyring has not given or taken the key yet: a person can make it be asked again.
@@ -523,6 +530,11 @@ impl Core {
                 "It builds alone now. It can join another team, or this one again: it gets a new key for that.";
             let action = FixAction::View { name: "settings/team".to_owned() };
             Some(Found { code: "R2", about, detail: detail.to_owned(), action })
+        } else if self.team.is_key_new && !self.membership.view().joined {
+            let detail =
+                "The file with the old one is gone. It builds alone until it joins the team again, with the new key.";
+            let action = FixAction::View { name: "settings/team".to_owned() };
+            Some(Found { code: "K2", about: String::new(), detail: detail.to_owned(), action })
         } else {
             None
         }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{PAUSE_MAX, unix_ms};
 
+/// It has some hundred bytes.
+const FILE_BYTES_MAX: u64 = 16 << 10;
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     /// Tells one start of the PC from another.
@@ -42,14 +45,17 @@ pub(super) fn keep(file: &Path, pause: Option<Pause>, now: Duration) -> std::io:
 }
 
 pub(super) fn load(file: &Path, now: Duration) -> Option<Pause> {
-    let text = std::fs::read(file).ok()?;
-    let kept: Kept = match serde_json::from_slice(&text) {
-        Ok(kept) => kept,
-        Err(error) => {
-            crate::log::warn(&format!("{} is not read: {error}", file.display()));
-            // Whoever paused did not want jobs: better one pause too many, which the tray shows.
-            return Some(Pause { until: None, finish: false });
+    if std::fs::symlink_metadata(file).is_err() {
+        return None;
+    }
+    let Some(kept) = crate::store::read_json::<Kept>(file, FILE_BYTES_MAX) else {
+        // Whoever paused did not want jobs: better one pause too many, which the tray shows. Kept, because what was there
+        // has been set aside.
+        let pause = Some(Pause { until: None, finish: false });
+        if let Err(error) = keep(file, pause, now) {
+            crate::log::warn(&format!("{}: {error}", file.display()));
         }
+        return pause;
     };
     let until = match (kept.until_boot_ms, kept.until_unix_ms) {
         (Some(boot_ms), _) if kept.boot == boot_id() && !kept.boot.is_empty() => Some(Duration::from_millis(boot_ms)),

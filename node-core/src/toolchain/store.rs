@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use potluck_model::ids::{Digest, ToolchainId};
@@ -159,10 +159,7 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 
 /// A file appears complete or not at all, also after a power failure.
 fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(dir.join(name))?;
+    crate::store::write_whole(&dir.join(name), bytes)?;
     File::open(dir)?.sync_all()
 }
 

@@ -54,9 +54,7 @@ fn random_token() -> Result<String, String> {
 impl Doors {
     /// Sessions of before are good again; a damaged file means that there are none.
     pub(super) fn open(file: PathBuf) -> Self {
-        let small = std::fs::metadata(&file).is_ok_and(|m| m.len() <= FILE_BYTES_MAX);
-        let text = if small { std::fs::read(&file).unwrap_or_default() } else { Vec::new() };
-        let mut sessions: Vec<Session> = serde_json::from_slice(&text).unwrap_or_default();
+        let mut sessions: Vec<Session> = crate::store::read_json(&file, FILE_BYTES_MAX).unwrap_or_default();
         sessions.truncate(SESSIONS_MAX);
         Self { file, tokens: Mutex::new(Tokens { one_time: Vec::new(), sessions }) }
     }

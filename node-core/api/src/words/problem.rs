@@ -73,6 +73,12 @@ pub const ALL: &[Known] = &[
         attention: true,
     },
     Known {
+        code: "K2",
+        headline: "This computer's key was lost, so it has a new one.",
+        label: "Join a team",
+        attention: true,
+    },
+    Known {
         code: "R2",
         headline: "This computer was removed from the team {}.",
         label: "Join a team",
