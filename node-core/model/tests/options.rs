@@ -326,6 +326,14 @@ fn what_options_name_is_known_as_input() {
 }
 
 #[test]
+fn an_object_that_the_command_reads_as_well_stays_here() {
+    for args in ["-c a.c -include a.o", "-c a.c -o b.o -imacros b.o", "-S a.c -specs=a.s"] {
+        assert_eq!(local(Gcc, args), Reason::BadCommand, "{args}");
+    }
+    assert_eq!(plan(Gcc, "-c a.c -include b.o").output, Path::new("a.o"));
+}
+
+#[test]
 fn dependency_files_are_found_under_every_spelling() {
     for (args, deps, complete) in [
         ("-c a.c -MD -o x/y.o", Some("x/y.d"), true),

@@ -181,7 +181,9 @@ fn plan(command: &mut Command, source: &Source, all: &[Source], stop_at: StopAt)
     let source_path = path_buf(command.args[source.index].as_bytes());
     let mut predicted = outputs::predict(command, source, stop_at);
     let output = predicted.files[0].path.clone();
-    if output == source_path {
+    let is_read = command.named_inputs.contains(&output) || command.forced.iter().any(|f| f.path == output);
+    if output == source_path || is_read {
+        // What it reads would be gone when it is to be compiled again.
         command.refuse(Reason::BadCommand);
     }
     let mut named_inputs = command.named_inputs.clone();
