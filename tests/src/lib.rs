@@ -16,7 +16,10 @@ pub mod wait;
 
 pub mod commands;
 pub mod remains;
+pub mod ruin;
 pub mod run;
+pub mod small;
+pub mod stores;
 pub mod tree;
 pub mod workload;
 

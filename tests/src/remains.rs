@@ -68,9 +68,7 @@ fn left(lab: &Lab, before: &Before) -> Outcome<Vec<String>> {
             left.push(format!("submitter: mount {mount}"));
         }
     }
-    // Wrappers and the compilers that they became are the harness's own children.
-    let me = std::process::id();
-    for process in crate::node::processes().iter().filter(|p| p.parent == me && p.name == "potluck") {
+    for process in crate::run::wrappers() {
         left.push(format!("submitter: process {} ({})", process.name, process.state));
     }
     left.extend(temporary_files(lab).difference(&before.files).map(|f| format!("file {}", f.display())));

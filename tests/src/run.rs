@@ -15,7 +15,7 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-use crate::node::Node;
+use crate::node::{self, Node, Process};
 use crate::person::{Person, is_root};
 use crate::{Context, Outcome, Trouble, inside};
 
@@ -221,6 +221,14 @@ pub fn run_all(via: Via<'_>, jobs: &[Job], parallel: usize, tick: &(dyn Fn(usize
         }
     });
     results.into_inner().expect("threads are over").into_iter().map(|r| r.expect("every job was run")).collect()
+}
+
+/// Wrappers, and the compilers that they have not become yet, of commands that run now: children of this process's
+/// starters.
+pub fn wrappers() -> Vec<Process> {
+    let (me, all) = (std::process::id(), node::processes());
+    let starters: Vec<u32> = all.iter().filter(|p| p.parent == me).map(|p| p.pid).chain([me]).collect();
+    all.into_iter().filter(|p| p.name == "potluck" && starters.contains(&p.parent)).collect()
 }
 
 /// How many processes this machine runs at once.

@@ -12,7 +12,7 @@ use potluck_tests::mode::PLAIN;
 use potluck_tests::node::Node;
 use potluck_tests::person::Person;
 use potluck_tests::remains;
-use potluck_tests::run::Via;
+use potluck_tests::run::{Via, wrappers};
 use potluck_tests::wait::wait_until;
 use potluck_tests::workload::Workload;
 use potluck_tests::{Context, Lab, Outcome, Plan, WorkerPlan, lab, table};
@@ -292,9 +292,7 @@ fn until_given_up(lab: &Lab, lost: &str) -> Outcome<Option<Duration>> {
 fn reached(lab: &Lab, point: Point, done: usize) -> bool {
     let first = &lab.workers[0];
     match point {
-        Point::Asked => {
-            potluck_tests::node::processes().iter().any(|p| p.name == "potluck" && p.parent == std::process::id())
-        }
+        Point::Asked => !wrappers().is_empty(),
         Point::Driver => {
             !first.named("gcc").is_empty()
                 || !first.named(&format!("{}-linux-gnu-gcc-12", std::env::consts::ARCH)).is_empty()
@@ -314,9 +312,7 @@ fn hit(lab: &mut Lab, victim: Victim, first_id: &str) -> Outcome<Option<Duration
         Victim::Compiler => drop(first.signal("cc1", Signal::KILL)),
         Victim::SubmitterNode => lab.submitter.kill_node_only(),
         Victim::Wrapper => {
-            let wrappers = potluck_tests::node::processes();
-            let mine = wrappers.iter().filter(|p| p.name == "potluck" && p.parent == std::process::id());
-            mine.take(3).for_each(|p| lab::send_signal(p.pid, Signal::KILL));
+            wrappers().iter().take(3).for_each(|p| lab::send_signal(p.pid, Signal::KILL));
         }
         Victim::WorkerStopped => first.processes().iter().for_each(|p| lab::send_signal(p.pid, Signal::STOP)),
         Victim::Cable => lab.cut_link(0)?,
