@@ -9,15 +9,18 @@ RELEASE = $(CARGO) build --release --locked --bin potluck --bin potluck-node --b
 HARNESS = $(RELEASE) --bin lab-worker --bin
 
 .PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test tray-idle
+.PHONY: fuzz fuzz-program damage
 .PHONY: screenshots sentence clean-root clean-lab
 
 help:
 	@echo 'make demo      a submitter and three workers here build zstd and abseil; every object is compared'
-	@echo 'make test      format, lints, all tests, the tray app, identity with 120 files (under 45 minutes)'
+	@echo 'make test      format, lints, all tests, the tray app, damage, identity with 120 files (under 45 minutes)'
 	@echo 'make identity  every file of six projects, gcc and clang, all modes, header fuzzing'
 	@echo 'make bench     what a submitter pays for each compile'
 	@echo 'make faults    kills, stops, cut cables, full disks, bad input'
 	@echo 'make attacks   jobs and peers that try to break out'
+	@echo 'make fuzz      inputs that nobody wrote, for everything that reads bytes of others (ARGS: seconds each, targets)'
+	@echo 'make damage    ruined state files, and nodes that are killed 500 times during builds (ARGS: --kills 5000)'
 	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
 	@echo 'make reclaim   how soon a PC is its owner'\''s again, and what its owner feels of foreign jobs (needs root)'
 	@echo 'make ui-test   the window in a real browser, against a simulated node and against real ones that compile'
@@ -59,10 +62,11 @@ demo: install-deps
 test: check
 	@installers/ui.sh run --silent check
 	@installers/ui.sh test
-	$(HARNESS) identity
+	$(HARNESS) identity --bin damage
 	# Quiet: of thousands of lines those that tell of a failure would be lost.
 	$(CARGO) test --locked --no-fail-fast --quiet
 	$(MAKE) tray-test
+	$(LAB)/damage --short --kills 20 --seed 7
 	# A fixed seed and no Boost here: the first contact with Boost.MPL takes reruns whose number depends on timing.
 	# `make identity` runs everything, with a new seed each time.
 	$(LAB)/identity --files 120 --sample 1 --rotate --fuzz 20 --seed 7 --workloads zstd,git,curl,sqlite3,abseil
@@ -71,6 +75,7 @@ check: install-desktop ui
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --locked -p potluck-tray -- -D warnings
+	$(CARGO) clippy --all-targets --locked -p potluck-fuzz --features libfuzzer -- -D warnings
 
 identity: install-deps
 	$(HARNESS) identity
@@ -87,6 +92,27 @@ faults: install-deps
 attacks: install-deps
 	$(HARNESS) attacks
 	$(LAB)/attacks
+
+# What libFuzzer needs of the compiler, by stable options, as `cargo fuzz --sanitizer none` has them. A target of its own
+# (--target) keeps them from build scripts, and a folder of its own from every other build.
+COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
+COVERAGE += -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+COVERAGE += -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_DIR = $(or $(CARGO_TARGET_DIR),target)/fuzz
+fuzz-program: install-deps
+	RUSTFLAGS='$(COVERAGE)' $(CARGO) build --locked --profile fuzz --target $(HOST) --target-dir $(FUZZ_DIR) \
+		-p potluck-fuzz --features libfuzzer --bin fuzz-target
+
+# ARGS: seconds for each target (30), then names of targets: make fuzz ARGS='600 manifest team'.
+fuzz: fuzz-program
+	$(CARGO) build --locked -p potluck-fuzz --bin fuzz
+	@POTLUCK_FUZZ_PROGRAM=$(abspath $(FUZZ_DIR))/$(HOST)/fuzz/fuzz-target $(or $(CARGO_TARGET_DIR),target)/debug/fuzz $(ARGS)
+
+# ARGS: --kills 5000 for a night, --parts files, --only node.log, --seed N to see it again.
+damage: install-deps
+	$(HARNESS) damage
+	$(LAB)/damage $(ARGS)
 
 peers: install-deps
 	$(HARNESS) peers

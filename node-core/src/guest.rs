@@ -27,7 +27,7 @@ use crate::bytes;
 use crate::mirror::{Layers, Mirror, MirrorError};
 use crate::sandbox::{Sandbox, Touched, read_report};
 use blob::{Blob, HashingFile, Sink};
-use delta::unpack_delta;
+pub use delta::unpack_delta;
 use reins::{Reins, Start};
 use report::digest_report;
 pub use report::limit_name;

@@ -10,7 +10,7 @@ use crate::mirror::MirrorError;
 const DELTA_RAW_BYTES_MAX: u64 = 64 << 20;
 
 /// Unpacks a delta whose size and number of operations are within the limits.
-pub(super) fn unpack_delta(delta: &pool::Delta) -> Result<DeltaOps, MirrorError> {
+pub fn unpack_delta(delta: &pool::Delta) -> Result<DeltaOps, MirrorError> {
     if delta.raw_bytes > DELTA_RAW_BYTES_MAX {
         return Err(MirrorError::Refused(format!("a delta of {} bytes", delta.raw_bytes)));
     }

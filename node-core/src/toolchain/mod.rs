@@ -28,4 +28,5 @@ pub use manifest::{BadManifest, Entry, Manifest, Probe};
 pub use native::{Expanded, Native, expand_native};
 pub use pack::{PackError, Packed};
 pub use store::{FileSource, Store};
-pub use trace::runner_path;
+pub use trace::{Touched, runner_path};
+pub use walk::lexical;
