@@ -24,6 +24,10 @@ const PARALLEL: usize = 8;
 const KILLS_PER_BUILD: usize = 5;
 /// A moment of the table comes within this time, or not in this build.
 const MOMENT_WITHIN: Duration = Duration::from_secs(10);
+/// A moment that did not come in a build is waited for in so many.
+const TRIES: usize = 4;
+/// From so many kills on, nearly every named moment has to have come.
+const WHOLE: usize = 400;
 /// A run of hours says that it goes on.
 const SAID_EVERY: usize = 10;
 /// Longest pause between two kills.
@@ -94,7 +98,9 @@ pub fn all(args: &Args, seed: u64, tally: &mut Tally) -> Outcome<()> {
     let mut hits = BTreeMap::new();
     // Without namespaces workers are plain processes that nobody starts again.
     let victims: &[Victim] = if lab.has_namespaces() { VICTIMS } else { &[Victim::SubmitterNode, Victim::Wrapper] };
-    let mut named: Vec<(Victim, Moment)> = victims.iter().flat_map(|v| MOMENTS.iter().map(move |m| (*v, *m))).collect();
+    let mut named: Vec<((Victim, Moment), usize)> =
+        victims.iter().flat_map(|v| MOMENTS.iter().map(move |m| ((*v, *m), TRIES))).collect();
+    let count = named.len();
     let first = tally.kills;
     let mut idle = 0;
     for round in 0usize.. {
@@ -105,7 +111,8 @@ pub fn all(args: &Args, seed: u64, tally: &mut Tally) -> Outcome<()> {
         let dir = base.join(format!("round{round}"));
         let project = Small::make(&dir, FILES, &format!("round {round} of seed {seed}"))?;
         // Named moments in a random order, so that a short run has some of each.
-        let moment = (!named.is_empty()).then(|| named.swap_remove(random.below(named.len())));
+        let next = (!named.is_empty()).then(|| named.swap_remove(random.below(named.len())));
+        let moment = next.map(|(moment, _)| moment);
         let plan =
             Round { victims, moment, kills: KILLS_PER_BUILD.min(args.kills - done), about: format!("build {round}") };
         let struck = plan.run(&mut lab, &project, &objects, &mut random, tally)?;
@@ -114,6 +121,12 @@ pub fn all(args: &Args, seed: u64, tally: &mut Tally) -> Outcome<()> {
             return Err(Trouble::new("twenty builds in which nothing could be killed"));
         }
         tally.kills += struck.len();
+        if let Some((moment, tries)) = next
+            && !struck.contains(&(moment.0, Some(moment.1)))
+            && tries > 1
+        {
+            named.push((moment, tries - 1));
+        }
         struck.into_iter().for_each(|hit| *hits.entry(hit).or_insert(0usize) += 1);
         whole_again(&mut lab)?;
         let left = remains::none_left(&lab, &before)?;
@@ -124,6 +137,11 @@ pub fn all(args: &Args, seed: u64, tally: &mut Tally) -> Outcome<()> {
         }
     }
     show(&hits);
+    let came = hits.keys().filter(|(_, moment)| moment.is_some()).count();
+    println!("{came} of {count} named moments came");
+    if args.kills >= WHOLE && came * 10 < count * 9 {
+        tally.miss(format!("only {came} of {count} named moments came: what they would have shown is not shown"));
+    }
     stores::damaged(&lab)?.into_iter().for_each(|d| tally.miss(format!("after all kills: {d}")));
     remains::complaints(&lab).into_iter().for_each(|c| tally.miss(format!("kills: {c}")));
     fs::remove_dir_all(&base)?;
