@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,13 +16,20 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::core::Event;
 use crate::root::{Peer, Root};
 
 /// Of nearly every question.
 const REQUEST_BYTES_USUAL: usize = 64 << 10;
+
+/// Connections at a time: wrappers of the largest builds and some windows. Whoever finds no place waits for it, and a wrapper
+/// compiles by itself after a quarter of a second.
+pub const CONNECTIONS_MAX: usize = 8192;
+
+/// A question that did not come whole at first does so within this time.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whoever takes nothing of a stream for so long is gone: what it is owed would pile up.
 const STREAM_PATIENCE: Duration = Duration::from_secs(30);
@@ -119,7 +127,10 @@ pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
     let root = Root::own();
     let own = rustix::process::getuid().as_raw();
     let mut space = vec![0; REQUEST_BYTES_USUAL];
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        // It is never closed.
+        let place = Arc::clone(&places).acquire_owned().await;
         let Ok(fd) = accept(&listener).await else {
             // Out of descriptors, most likely: wait for some to be closed.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -133,7 +144,7 @@ pub async fn serve(listener: Listener, events: mpsc::UnboundedSender<Event>) {
         let Ok(fd) = register(fd, Interest::READABLE) else { continue };
         let events = events.clone();
         tokio::spawn(async move {
-            let conn = next_conn();
+            let (conn, _place) = (next_conn(), place);
             if connection(conn, Wrapper { fd }, asked, (root, peer), &events).await != End::Answered {
                 let _ = events.send(Event::Gone(conn));
             }
@@ -236,7 +247,13 @@ async fn connection(
     (root, peer): (Root, Peer),
     events: &mpsc::UnboundedSender<Event>,
 ) -> End {
-    let Some(asked) = question(&wrapper, asked).await else { return End::Gone };
+    let whole = asked.first_chunk().and_then(|&head| ipc::frame_len(head).ok());
+    let asked = match whole.is_some_and(|len| asked.len() >= 4 + len) {
+        true => question(&wrapper, asked).await,
+        // Only here, where it is rare: a timer costs something.
+        false => tokio::time::timeout(QUESTION_PATIENCE, question(&wrapper, asked)).await.unwrap_or(None),
+    };
+    let Some(asked) = asked else { return End::Gone };
     let Ok(request) = ipc::decode::<Request>(&asked[4..]) else {
         // A newer wrapper: it compiles itself.
         let _ = wrapper.write(&ipc::encode(&Reply::Local { reason: "version-mismatch".into() })).await;

@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod door;
 pub mod invite;
+pub mod outcast;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use crate::identity::{Identity, show};
 use door::Door;
 use invite::{BadLink, INVITES_MAX, Invite, JoinLink, LIFETIME_MAX, Secret, USES_MAX, VIA_MAX};
+use outcast::Outcasts;
 
 /// First bytes of the statements' file.
 pub(crate) const MAGIC: &[u8] = b"potluck-team-1\n";
@@ -163,6 +165,7 @@ pub struct Membership {
     /// `identity` only stands in for the node's key, which cannot be had yet.
     stands_in: AtomicBool,
     door: Arc<Door>,
+    outcasts: Outcasts,
     dir: PathBuf,
     state: Mutex<State>,
     view: watch::Sender<Arc<View>>,
@@ -194,7 +197,16 @@ impl Membership {
             State { set: load_statements(&dir.join("statements"))?, invites: load_invites(&dir.join("invites"))? };
         let view = watch::Sender::new(Arc::new(view_of(&identity, &state)));
         let (identity, stands_in) = (RwLock::new(identity), AtomicBool::new(stands_in));
-        Ok(Self { identity, stands_in, door: Arc::default(), dir, state: Mutex::new(state), view, _lock: lock })
+        Ok(Self {
+            identity,
+            stands_in,
+            door: Arc::default(),
+            outcasts: Outcasts::default(),
+            dir,
+            state: Mutex::new(state),
+            view,
+            _lock: lock,
+        })
     }
 
     /// This node's key, or what stands in for it.
@@ -237,6 +249,11 @@ impl Membership {
         let set = state.set.as_ref()?;
         let removal = set.verdict().removed.get(&self.identity().id())?;
         set.statement(*removal).map(Statement::by)
+    }
+
+    /// Who flooded, and has to stay away.
+    pub fn outcasts(&self) -> &Outcasts {
+        &self.outcasts
     }
 
     /// Who waits to be taken in.

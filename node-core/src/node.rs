@@ -109,10 +109,11 @@ async fn start(
         dirs: dirs.clone(),
     };
     let (events_tx, events_rx) = mpsc::unbounded_channel();
+    let (locals_tx, locals_rx) = mpsc::unbounded_channel();
     let sharing =
         crate::sharing::start(&dirs, options.serve, events_tx.clone()).map_err(|e| format!("sharing: {e}"))?;
     let (dials, orders) = Dials::new();
-    tokio::spawn(crate::ipc::serve(socket, events_tx.clone()));
+    tokio::spawn(crate::ipc::serve(socket, locals_tx.clone()));
     let mut accepted = link::listen(Arc::clone(&membership), listener).map_err(|e| format!("TLS: {e}"))?;
     let events = events_tx.clone();
     tokio::spawn(async move {
@@ -161,7 +162,7 @@ async fn start(
     tokio::task::spawn_blocking(move || {
         let _ = events.send(Event::Received(crate::received::look(&mirrors)));
     });
-    let parts = Parts { dial: dials, addresses: stored, remembered, sharing };
+    let parts = Parts { dial: dials, addresses: stored, remembered, locals: locals_tx, sharing };
     let mut core = Core::new(settings, Arc::clone(&membership), events_tx.clone(), parts);
     core.key_lies(place);
     core.key_is_new(is_new);
@@ -195,7 +196,7 @@ async fn start(
     }
     ready(listen);
     // As a task: whoever wakes the runtime's own future makes it ask the kernel once more.
-    tokio::spawn(core.run(events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
+    tokio::spawn(core.run(locals_rx, events_rx, taken, alarm)).await.map_err(|e| e.to_string())?;
     if let Some(discovery) = discovery {
         discovery.quit().await;
     }

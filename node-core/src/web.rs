@@ -1,17 +1,17 @@
 //! The window in a browser: the page's files and the api over a WebSocket, on loopback only. Knows nothing of what calls
 //! mean: they become the same events as those of the local socket.
 //!
-//! `files`: what is served. `doors`: tokens, and which requests are this PC's own.
+//! `connections`: how many, and who gives way. `owner`: whose they are. `files`: what is served. `doors`: tokens, and which requests are this PC's own.
 
+mod connections;
 mod doors;
 mod files;
+mod owner;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,8 +26,7 @@ use potluck_api::view::WebAddress;
 use potluck_wire::ipc::Reply;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::core::Event;
@@ -41,8 +40,6 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const CALLS_MAX: usize = 64;
 /// Pages at a time.
 const SOCKETS_MAX: usize = 16;
-/// TCP connections: a browser opens six for each page that it loads.
-const CONNECTIONS_MAX: usize = 64;
 /// A page that has not said its token by then is closed.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(5);
 /// A page that takes nothing for so long is gone: what it is owed would pile up.
@@ -149,11 +146,7 @@ impl Web {
             .layer(axum::middleware::from_fn_with_state(served.clone(), at_the_door))
             .layer(DefaultBodyLimit::max(4096))
             .with_state(served);
-        let listener = Limited { listener, free: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
-        tokio::spawn(async move {
-            // It never ends by itself.
-            let _ = axum::serve(listener, app).await;
-        });
+        tokio::spawn(connections::serve(listener, at, app));
         *bound = Some(at);
         Ok(at)
     }
@@ -375,56 +368,5 @@ impl Drop for Page {
     fn drop(&mut self) {
         let ids: Vec<u64> = self.calls.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end(id));
-    }
-}
-
-/// Accepts while there is room: any program of this PC can connect.
-struct Limited {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
-}
-
-impl axum::serve::Listener for Limited {
-    type Io = Counted;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Counted, SocketAddr) {
-        let permit = loop {
-            if let Ok(permit) = Arc::clone(&self.free).acquire_owned().await {
-                break permit;
-            }
-        };
-        let (stream, from) = axum::serve::Listener::accept(&mut self.listener).await;
-        (Counted { stream, _permit: permit }, from)
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that gives its place back when it ends.
-struct Counted {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

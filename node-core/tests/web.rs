@@ -2,6 +2,13 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use common::{Frame, Node, get, page, post_session, request, upgrade, write};
 use serde_json::json;
 
@@ -231,5 +238,59 @@ fn files_have_their_types_and_a_policy_that_lets_nothing_in_from_elsewhere() {
     has(&script.head, "content-type: text/javascript");
     for path in ["/../s/potluck/node.log", "/%2e%2e/secret", "/assets/", "/nothing"] {
         assert_eq!(get(at, path, &host).status, 404, "{path}");
+    }
+}
+
+/// Connections that say nothing, from this user and, where this test may become one, from another.
+#[test]
+fn idle_connections_do_not_keep_the_owner_out() {
+    let node = Node::start(REAL);
+    let (at, session) = node.session();
+    let mut open_page = page(at, &session);
+    assert_eq!(open_page.call(1, &json!({"call": "status"}))["schema"], 1);
+    let others = (std::fs::metadata("/proc/self").unwrap().uid() == 0).then(|| {
+        let script = format!("for i in $(seq 200); do exec {{fd}}<>/dev/tcp/127.0.0.1/{}; done; sleep 60", at.port());
+        let mut other = Command::new("bash");
+        other.args(["-c", &script]).uid(65534).gid(65534).stderr(Stdio::null()).spawn().unwrap()
+    });
+    let own: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(at).unwrap()).collect();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        let asked = Instant::now();
+        assert_eq!(get(at, "/", &at.to_string()).status, 404, "there is no page in this folder");
+        // The promise is one second; a machine that builds something else at the same time may need longer.
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        let mut new_page = page(at, &session);
+        assert_eq!(new_page.call(1, &json!({"call": "status"}))["schema"], 1);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    // Whoever said nothing for five seconds is gone, and a page that is open stays.
+    for mut idle in own {
+        idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let ended = match idle.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        };
+        assert!(ended, "it is still open");
+    }
+    assert_eq!(open_page.call(2, &json!({"call": "status"}))["schema"], 1);
+    if let Some(mut others) = others {
+        others.kill().unwrap();
+        others.wait().unwrap();
+    }
+}
+
+/// A head that comes byte by byte is not waited for.
+#[test]
+fn a_request_whose_head_never_ends_is_cut_off() {
+    let node = Node::start(REAL);
+    let (at, _) = node.url();
+    let mut slow = TcpStream::connect(at).unwrap();
+    let began = Instant::now();
+    let text = b"GET / HTTP/1.1\r\nHost: ";
+    let mut said = text.iter().chain(std::iter::repeat(&b'x'));
+    while slow.write_all(&[*said.next().unwrap()]).is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(15), "it is waited for for ever");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }

@@ -2,18 +2,21 @@
 //!
 //! Reading order: names first (`ids`, `limits`, `reason`), then what a command means (`options`, `plan`), what it
 //! will read (`scan`, `certain`), where it runs (`place`), what this PC gives (`share`), who may take part (`team`), who
-//! is heard at the door (`strangers`, `doorway`, `tries`), how they find each other (`nearby`, `alive`), and what is told of it all (`builds`,
+//! is heard at the door (`strangers`, `doorway`, `tries`), what one member may send (`budget`, `framing`, `outcasts`), how they find each other (`nearby`, `alive`), and what is told of it all (`builds`,
 //! `notify`).
 
 pub mod alive;
+pub mod budget;
 pub mod builds;
 pub mod certain;
 pub mod doorway;
+pub mod framing;
 pub mod ids;
 pub mod limits;
 pub mod nearby;
 pub mod notify;
 pub mod options;
+pub mod outcasts;
 pub mod place;
 pub mod plan;
 pub mod reason;

@@ -83,6 +83,11 @@ impl Arrivals {
         }
     }
 
+    /// Whether a part of it came, or is to be dropped when it comes.
+    pub(crate) fn knows(&self, transfer: u64) -> bool {
+        self.coming.contains_key(&transfer) || self.unwanted.contains(&transfer)
+    }
+
     /// Whether it is here, whole.
     pub(crate) fn has(&self, transfer: u64) -> bool {
         self.here.contains_key(&transfer)

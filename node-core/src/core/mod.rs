@@ -3,7 +3,7 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `sharing`: slots given and taken back. `finish`: results, faults, outputs. `builds`: jobs into builds. `network`: who
+//! `flood`: what a member may send. `sharing`: slots given and taken back. `finish`: results, faults, outputs. `builds`: jobs into builds. `network`: who
 //! is there. `view`: what is shown of all that, and `snapshot` of all at once.
 
 mod arrivals;
@@ -11,6 +11,7 @@ mod builds;
 mod builds_view;
 mod compilers;
 mod finish;
+pub(crate) mod flood;
 mod machines;
 pub(crate) mod network;
 mod peers;
@@ -85,6 +86,8 @@ pub struct Parts {
     pub addresses: Vec<String>,
     /// Addresses that worked before.
     pub remembered: Remembered,
+    /// For what the web asks: the queue that goes first.
+    pub locals: mpsc::UnboundedSender<Event>,
     /// The share policy with its sensors.
     pub sharing: (crate::sharing::Shared, crate::sharing::Handle),
 }
@@ -95,6 +98,11 @@ pub type Replies = mpsc::UnboundedSender<ipc::Reply>;
 pub type ConnId = u64;
 
 /// Everything that can wake a node.
+///
+/// They wait in two queues, that of the local socket and the web, which goes first, and that of everything else. Neither
+/// needs a bound of its own, because whoever fills them has one: a local connection (`ipc::CONNECTIONS_MAX`, and the web's
+/// calls) has one question and one end there, a link its `flood` places, a job, an upload and a thread one end each. What
+/// discovery, sensors and statements tell comes at their own pace.
 pub enum Event {
     /// A wrapper asks.
     Compile(ConnId, Asker, Box<ipc::Compile>, Replies),
@@ -111,9 +119,13 @@ pub enum Event {
     /// A link ended.
     LinkDown(NodeId, u64),
     /// A frame came.
-    Frame(NodeId, u64, frame::Kind),
+    Frame(NodeId, u64, frame::Kind, flood::Place),
     /// A bulk chunk came.
-    Chunk(NodeId, u64, Chunk),
+    Chunk(NodeId, u64, Chunk, flood::Place),
+    /// More comes over a link than any honest peer sends: of what.
+    Flood(NodeId, u64, &'static str),
+    /// Statements of a member were looked at.
+    Looked(NodeId, flood::Looked),
     /// A peer is being dialled.
     Dialing(NodeId),
     /// A guest did something.
@@ -196,6 +208,11 @@ pub struct Marks {
     pub refused_at: Option<Instant>,
     /// Paths that it asked for and must not have.
     pub fault_refused: u64,
+    /// How often it was cut off because it sent more than anybody needs.
+    pub floods: u64,
+    /// When that was last.
+    #[serde(skip)]
+    pub flooded_at: Option<Instant>,
     /// The last of them, for people.
     pub last: String,
 }
@@ -226,6 +243,7 @@ pub struct Core {
     pub(crate) totals: Totals,
     /// Members only, so there are not many.
     pub(crate) marks: HashMap<NodeId, Marks>,
+    pub(crate) floods: flood::Floods,
     pub(crate) records: VecDeque<view::Record>,
     pub(crate) served: VecDeque<Served>,
     pub(crate) served_jobs: u64,
@@ -268,7 +286,7 @@ impl Core {
         events: mpsc::UnboundedSender<Event>,
         parts: Parts,
     ) -> Self {
-        let Parts { dial, addresses, remembered, sharing } = parts;
+        let Parts { dial, addresses, remembered, locals, sharing } = parts;
         let me = membership.identity().id();
         let root = Root::own();
         let config = place::Config {
@@ -312,12 +330,13 @@ impl Core {
             probes: HashMap::new(),
             totals: Totals::default(),
             marks: HashMap::new(),
+            floods: flood::Floods::default(),
             records: VecDeque::new(),
             served: VecDeque::new(),
             served_jobs: 0,
             watchers: Vec::new(),
             watch: crate::watch::Watch::default(),
-            web: crate::web::Web::new(events.clone(), &settings.dirs.state),
+            web: crate::web::Web::new(locals, &settings.dirs.state),
             addresses,
             dial,
             waiting_tools: HashMap::new(),
@@ -341,8 +360,14 @@ impl Core {
     }
 
     /// Runs until told to quit.
-    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>, taken: Taken, alarm: Alarm) {
-        let (mut batch, mut last) = (Vec::new(), 0);
+    pub async fn run(
+        mut self,
+        mut locals: mpsc::UnboundedReceiver<Event>,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        taken: Taken,
+        alarm: Alarm,
+    ) {
+        let (mut batch, mut others, mut last) = (Vec::new(), Vec::new(), 0);
         loop {
             // Where nothing happens, a problem may be told some seconds later.
             let idle = if self.builds.open.is_empty() { IDLE } else { builds::LOOK_EVERY };
@@ -352,23 +377,30 @@ impl Core {
             alarm.set(wait);
             tokio::select! {
                 biased;
-                _ = events.recv_many(&mut batch, 256) => {}
+                _ = locals.recv_many(&mut batch, 256) => {}
+                _ = events.recv_many(&mut others, 256) => {}
                 () = alarm.rings() => {}
             }
             // Whoever is ready to speak joins this batch: the tree is then looked at once for all of them. Not where the
             // last one had a single event: then nobody else speaks, and asking the kernel costs more than it saves.
-            if batch.len() + last > 2 {
+            if batch.len() + others.len() + last > 2 {
                 tokio::task::yield_now().await;
             }
+            // Whoever sits here goes first, whatever comes over the network.
             while batch.len() < 1024
-                && let Ok(event) = events.try_recv()
+                && let Ok(event) = locals.try_recv()
             {
                 batch.push(event);
             }
-            last = batch.len();
+            while others.len() < 1024
+                && let Ok(event) = events.try_recv()
+            {
+                others.push(event);
+            }
+            last = batch.len() + others.len();
             self.tree.begin_batch();
             let asked = batch.iter().any(|e| matches!(e, Event::Compile(..)));
-            for event in batch.drain(..) {
+            for event in batch.drain(..).chain(others.drain(..)) {
                 self.take(event);
             }
             self.place(place::Event::Tick);
@@ -404,8 +436,11 @@ impl Core {
             Event::LocalEnded(conn, exit) => self.local_ended(conn, exit),
             Event::LinkUp(link) => self.link_up(*link),
             Event::LinkDown(peer, link) => self.link_down(peer, link),
-            Event::Frame(peer, link, kind) => self.frame(peer, link, kind),
-            Event::Chunk(peer, link, chunk) => self.chunk(peer, link, chunk),
+            // The place is given back at the end.
+            Event::Frame(peer, link, kind, _place) => self.frame(peer, link, kind),
+            Event::Chunk(peer, link, chunk, _place) => self.chunk(peer, link, chunk),
+            Event::Flood(peer, link, what) => self.flooded(peer, link, what),
+            Event::Looked(peer, looked) => self.looked(peer, looked),
             Event::Dialing(peer) => self.place(place::Event::PeerExpected { peer }),
             Event::Guest(event) => self.guest_event(event),
             Event::Share(update) => self.share(*update),

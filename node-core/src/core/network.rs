@@ -160,6 +160,7 @@ impl Core {
                 self.send(peer, frame::Kind::Gossip(gossip));
             }
         }
+        self.forget_budgets();
         let view = self.membership.view();
         if self.network.remembered.keep(|node| view.is_member(node)) {
             self.store_remembered();

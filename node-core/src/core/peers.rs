@@ -17,6 +17,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::arrivals::Arrivals;
+use super::flood::{self, Outgoing};
 use super::{Core, Event};
 use crate::guest::Outlet;
 use crate::image::{Delta, Image, Missing};
@@ -33,6 +34,8 @@ const ABILITIES: &[&str] = &["mirror-1", "credits-1", "probe-1", super::pulse::A
 const DELTA_BYTES_MAX: usize = 1 << 20;
 /// Deltas up to this travel as they are.
 const DELTA_UNPACKED_BYTES_MAX: usize = 512;
+/// Contents of a result may come so long after it: a gigabyte at 1 Gbit/s, three times over.
+const LATE_CONTENTS: Duration = Duration::from_secs(30);
 /// Uploads to one worker at a time.
 const UPLOADS_MAX: usize = 4;
 
@@ -59,6 +62,10 @@ pub(crate) struct Peer {
     state_transfer: Option<(u64, u64)>,
     delta_seq: u64,
     pub(super) alive: Alive,
+    /// Jobs that were sent over this link and not answered.
+    owed: u64,
+    /// When the last of them was.
+    answered_at: Option<Duration>,
 }
 
 /// The live end of a link.
@@ -66,7 +73,9 @@ pub(crate) struct LinkHandle {
     number: u64,
     pub(super) dialed: bool,
     pub(super) since: Instant,
-    control: mpsc::UnboundedSender<Frame>,
+    /// With their sizes; see `outgoing`.
+    control: mpsc::UnboundedSender<(Frame, u64)>,
+    outgoing: Arc<Outgoing>,
     bulk: mpsc::Sender<Chunk>,
     _closer: CloseOnDrop,
 }
@@ -92,7 +101,7 @@ pub(crate) struct ProbeRun {
 
 impl Core {
     pub(super) fn link_up(&mut self, link: Link) {
-        let Link { peer, remote_addr, dialed, control_tx, mut control_rx, bulk_tx, mut bulk_rx, closer } = link;
+        let Link { peer, remote_addr, dialed, control_tx, control_rx, bulk_tx, bulk_rx, closer } = link;
         // Two nodes that dial each other at once keep the connection that the smaller id dialled.
         if let Some(known) = self.peers.get(&peer).and_then(|p| p.link.as_ref()) {
             let mine_is_right = self.membership.identity().id() < peer;
@@ -103,35 +112,24 @@ impl Core {
         }
         let number = self.next_link;
         self.next_link += 1;
-        let (control, mut queue) = mpsc::unbounded_channel::<Frame>();
+        let (control, mut queue) = mpsc::unbounded_channel::<(Frame, u64)>();
+        let outgoing = Arc::new(Outgoing::default());
+        let left = Arc::clone(&outgoing);
         let outlet = Outlet { control: control_tx.clone(), bulk: bulk_tx.clone() };
         tokio::spawn(async move {
-            while let Some(frame) = queue.recv().await {
+            while let Some((frame, bytes)) = queue.recv().await {
                 if control_tx.send(frame).await.is_err() {
                     return;
                 }
+                left.sent(bytes);
             }
         });
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            while let Some(frame) = control_rx.recv().await {
-                if let Some(kind) = frame.kind
-                    && events.send(Event::Frame(peer, number, kind)).is_err()
-                {
-                    return;
-                }
-            }
-            let _ = events.send(Event::LinkDown(peer, number));
-        });
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            while let Some(chunk) = bulk_rx.recv().await {
-                if events.send(Event::Chunk(peer, number, chunk)).is_err() {
-                    return;
-                }
-            }
-        });
-        let handle = LinkHandle { number, dialed, since: Instant::now(), control, bulk: bulk_tx, _closer: closer };
+        let meter = self.meter(peer);
+        let (events, id) = (self.events.clone(), (peer, number));
+        tokio::spawn(flood::read_control(id, control_rx, meter.clone(), events.clone(), closer.clone()));
+        tokio::spawn(flood::read_bulk(id, bulk_rx, meter, events));
+        let handle =
+            LinkHandle { number, dialed, since: Instant::now(), control, outgoing, bulk: bulk_tx, _closer: closer };
         let fresh = Peer {
             link: Some(handle),
             hello: None,
@@ -152,6 +150,8 @@ impl Core {
             state_transfer: None,
             delta_seq: 0,
             alive: Alive::new(self.now()),
+            owed: 0,
+            answered_at: None,
         };
         self.peers.insert(peer, fresh);
         self.linked.send_modify(|linked| {
@@ -204,7 +204,10 @@ impl Core {
     /// here on, and its jobs go elsewhere.
     pub(super) fn farewell(&mut self, peer: NodeId, last_word: frame::Kind) {
         let Some(link) = self.drop_link(peer) else { return };
-        let _ = link.control.send(Frame { kind: Some(last_word) });
+        let frame = Frame { kind: Some(last_word) };
+        let bytes = frame.encoded_len() as u64;
+        link.outgoing.waits(bytes);
+        let _ = link.control.send((frame, bytes));
         tokio::spawn(async move {
             tokio::time::sleep(FAREWELL).await;
             drop(link);
@@ -238,12 +241,36 @@ impl Core {
 
     /// Sends a frame; returns its size. A peer without link gets nothing.
     pub(super) fn send(&mut self, peer: NodeId, kind: frame::Kind) -> u64 {
-        let Some(link) = self.peers.get(&peer).and_then(|p| p.link.as_ref()) else { return 0 };
+        let Some(known) = self.peers.get_mut(&peer) else { return 0 };
+        let Some(link) = &known.link else { return 0 };
+        known.owed += u64::from(matches!(kind, frame::Kind::Job(_)));
         let frame = Frame { kind: Some(kind) };
         let bytes = frame.encoded_len() as u64;
         self.totals.bytes_up += bytes;
-        let _ = link.control.send(frame);
+        if !link.outgoing.waits(bytes) {
+            // The link ends: a gap in what it is told would be worse.
+            let _ = self.events.send(Event::Flood(peer, link.number, "frames, taking none,"));
+            return bytes;
+        }
+        let _ = link.control.send((frame, bytes));
         bytes
+    }
+
+    /// Whether this is the peer's link now.
+    pub(super) fn has_link(&self, peer: NodeId, number: u64) -> bool {
+        self.peers.get(&peer).and_then(|p| p.link.as_ref()).is_some_and(|link| link.number == number)
+    }
+
+    /// Whether this many jobs were sent to the peer and not answered yet; they are now.
+    fn answered(&mut self, peer: NodeId, jobs: u64) -> bool {
+        let now = self.now();
+        let Some(known) = self.peers.get_mut(&peer) else { return false };
+        if known.owed > 0 {
+            known.answered_at = Some(now);
+        }
+        let is_owed = known.owed >= jobs;
+        known.owed = known.owed.saturating_sub(jobs);
+        is_owed
     }
 
     pub(super) fn frame(&mut self, peer: NodeId, link: u64, kind: frame::Kind) {
@@ -258,6 +285,8 @@ impl Core {
             return self.close_link(peer);
         }
         match kind {
+            // One for each link: it makes this side say all that it knows.
+            frame::Kind::Hello(_) if said_hello => self.came_for_nothing(peer, 0, "greetings"),
             frame::Kind::Hello(hello) => self.hello(peer, hello),
             frame::Kind::Ping(ping) => {
                 // Its number is its sender's clock: one that is set right is no problem any more.
@@ -268,9 +297,24 @@ impl Core {
             }
             frame::Kind::Pong(pong) => self.pong(peer, pong.id),
             frame::Kind::Credits(credits) => self.credits(peer, credits),
-            frame::Kind::Result(result) => self.result(peer, result),
-            frame::Kind::Refused(refused) => self.refused(peer, &refused),
+            frame::Kind::Result(result) => {
+                let useless = if self.answered(peer, 1) { None } else { Some(result.encoded_len() as u64) };
+                self.result(peer, result);
+                if let Some(bytes) = useless {
+                    self.came_for_nothing(peer, bytes, "results of nothing");
+                }
+            }
+            frame::Kind::Refused(refused) => {
+                let is_owed = self.answered(peer, 1);
+                self.refused(peer, &refused);
+                if !is_owed {
+                    self.came_for_nothing(peer, 0, "refusals of nothing");
+                }
+            }
             frame::Kind::Reclaimed(reclaimed) => {
+                if !self.answered(peer, reclaimed.ids.len() as u64) {
+                    self.came_for_nothing(peer, 8 * reclaimed.ids.len() as u64, "jobs taken back that are not there");
+                }
                 for id in reclaimed.ids {
                     let outcome = place::Outcome::Elsewhere(Reason::PeerReclaimed);
                     self.place(place::Event::Result { job: JobId(id), peer, outcome });
@@ -328,14 +372,6 @@ impl Core {
         self.reached(peer);
     }
 
-    fn gossip(&mut self, peer: NodeId, gossip: pool::Gossip) {
-        match self.membership.merge(gossip.statements) {
-            // What was news here may be news to the others: `team_changed` follows.
-            Ok(_) => {}
-            Err(error) => crate::log::warn(&format!("statements of {}: {error}", peer.short())),
-        }
-    }
-
     pub(super) fn ping(&mut self, peer: NodeId) {
         let id = Self::clock_us();
         if let Some(known) = self.peers.get_mut(&peer) {
@@ -353,6 +389,8 @@ impl Core {
             known.rtt = at.elapsed();
             let rtt = known.rtt;
             self.place(place::Event::Link { peer, rtt, bandwidth_bytes_s: 0 });
+        } else {
+            self.came_for_nothing(peer, 0, "answers to no ping");
         }
     }
 
@@ -497,6 +535,9 @@ impl Core {
         if !stored.error.is_empty() {
             crate::log::warn(&format!("{} did not store a file: {}", id.short(), stored.error));
         }
+        if !self.peers.get(&id).is_some_and(|peer| peer.uploading.contains(&digest)) {
+            return self.came_for_nothing(id, 0, "receipts for nothing");
+        }
         self.upload_over(id, digest, stored.error.is_empty());
     }
 
@@ -549,6 +590,9 @@ impl Core {
             return self.serve_chunk(id, chunk);
         }
         self.totals.bytes_down += chunk.data.len() as u64;
+        if self.is_unasked(id, chunk.transfer) {
+            self.came_for_nothing(id, chunk.data.len() as u64, "contents that nobody asked for");
+        }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let arrived = match peer.arrivals.chunk(&chunk) {
             Ok(None) => return,
@@ -564,6 +608,17 @@ impl Core {
             return self.adopt_raw(id, &raw);
         }
         self.output_arrived(id);
+    }
+
+    /// Whether a transfer begins of which no result or state can tell: none is expected of this peer.
+    fn is_unasked(&self, id: NodeId, transfer: u64) -> bool {
+        let Some(peer) = self.peers.get(&id) else { return true };
+        // The state of its mirror may come before the frame that tells of it, and contents long after their result.
+        peer.owed == 0
+            && peer.answered_at.is_none_or(|at| self.now() >= at + LATE_CONTENTS)
+            && (peer.image_ready || peer.hello.as_ref().is_some_and(|hello| hello.slots == 0))
+            && !peer.arrivals.knows(transfer)
+            && !self.jobs.values().any(|job| job.peer == Some(id) && job.held.is_some())
     }
 
     /// No peer has it, and one is about to.

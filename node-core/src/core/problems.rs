@@ -94,6 +94,11 @@ impl Core {
             if let Some(marks) = self.marks.get(id).filter(lately) {
                 add("R1", name(), marks.last.clone(), view(&format!("machines/{id}")));
             }
+            if let Some(marks) =
+                self.marks.get(id).filter(|m| m.flooded_at.is_some_and(|at| at.elapsed() < REFUSED_SHOWN))
+            {
+                add("F1", name(), marks.last.clone(), view(&format!("machines/{id}")));
+            }
             for (toolchain, stage) in &peer.toolchains {
                 if let Stage::Failed(why) = stage {
                     let tool = self.compilers.packed.get(toolchain);

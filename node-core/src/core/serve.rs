@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use potluck_model::budget;
 use potluck_model::ids::{JobId, NodeId};
 use potluck_model::place::{WorkerAction, WorkerEvent};
 use potluck_model::reason::Reason;
@@ -246,6 +247,7 @@ impl Core {
     pub(super) fn refuse(&mut self, peer: NodeId, job: JobId, reason: &Reason, note: &str) {
         let refused = pool::Refused { id: job.0, reason: reason.to_string(), note: note.to_owned() };
         self.send(peer, frame::Kind::Refused(refused));
+        self.came_for_nothing(peer, 0, "jobs that are not taken");
     }
 
     pub(super) fn submitter_up(&mut self, peer: NodeId, outlet: Outlet, rtt: Duration) {
@@ -297,6 +299,7 @@ impl Core {
             frame::Kind::Cancel(cancel) => {
                 self.guests.held.remove(&(peer, JobId(cancel.id)));
                 self.work(WorkerEvent::Cancel { peer, job: JobId(cancel.id) });
+                self.wasted(peer, budget::WASTE_CANCEL_US, "jobs that it takes back");
             }
             frame::Kind::ToolchainOffer(offer) => self.guests.received.named(peer, &offer),
             frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_) => {
@@ -310,6 +313,8 @@ impl Core {
         if self.serving().is_ok() && self.may_submit(peer) {
             self.guests.touched(peer);
             self.guests.guest(peer).tell(Command::Chunk(chunk));
+        } else {
+            self.came_for_nothing(peer, chunk.data.len() as u64, "files that are not taken");
         }
     }
 

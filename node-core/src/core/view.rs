@@ -290,6 +290,7 @@ impl Core {
                 "cpu_group": group,
             },
             "peers": all,
+            "floods": self.floods_status(),
             "discovery": self.discovery_status(),
             "jobs": {
                 "remote": self.totals.remote,

@@ -114,6 +114,8 @@ pub enum LinkError {
     Refused(String),
     /// The streams were not opened in time.
     TimedOut,
+    /// It flooded this node and has to stay away for so long.
+    Flooded(NodeId, Duration),
 }
 
 impl fmt::Display for LinkError {
@@ -122,6 +124,9 @@ impl fmt::Display for LinkError {
             Self::Connect(error) => write!(f, "{error}"),
             Self::Refused(why) => write!(f, "the other machine does not accept this one as a member: {why}"),
             Self::TimedOut => f.write_str("the other machine accepted the connection but says nothing"),
+            Self::Flooded(node, left) => {
+                write!(f, "{} flooded this machine and is not dialled for {} s", node.short(), left.as_secs() + 1)
+            }
         }
     }
 }
@@ -136,7 +141,15 @@ impl From<ConnectError> for LinkError {
 
 /// Dials a member (the expected one, or whichever answers) and opens both streams.
 pub async fn dial(membership: &Arc<Membership>, addr: SocketAddr, expected: Option<NodeId>) -> Result<Link, LinkError> {
-    let stream = connect(membership, addr, expected).await?;
+    let away = |node| membership.outcasts().away(node).map(|left| LinkError::Flooded(node, left));
+    if let Some(error) = expected.and_then(away) {
+        return Err(error);
+    }
+    let mut stream = connect(membership, addr, expected).await?;
+    if let Some(error) = away(stream.peer()) {
+        return Err(error);
+    }
+    stream.count_frames(0);
     let (peer, remote_addr, closer) = (stream.peer(), stream.remote_addr(), CloseOnDrop(stream.closer()));
     tokio::spawn(end_when_removed(Arc::clone(membership), peer, closer.clone()));
     let opened = timeout(HELLO_TIMEOUT, open(stream)).await.map_err(|_| LinkError::TimedOut)?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use potluck_model::doorway::{Doorway, Entered};
+use potluck_model::framing::PREFACE_BYTES;
 use potluck_model::ids::NodeId;
 use potluck_model::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, HANDSHAKE_TIMEOUT, HELLO_TLS_TIMEOUT};
 use potluck_model::strangers::Strangers;
@@ -277,8 +278,12 @@ impl Gate {
 
     /// The limits of members' connections.
     fn enter(&self, mut stream: PeerStream) -> Option<PeerStream> {
+        if !self.membership.outcasts().may_connect(stream.peer()) {
+            return None;
+        }
         let connection = Arc::clone(&self.connections).try_acquire_owned().ok()?;
         let of_peer = self.by_peer.enter(stream.peer(), CONNECTIONS_PER_PEER_MAX)?;
+        stream.count_frames(PREFACE_BYTES);
         stream.hold(connection);
         stream.hold(of_peer);
         // Removed between the verifier's question and now.

@@ -4,9 +4,12 @@ use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
+use potluck_model::framing::Framing;
 use potluck_model::ids::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
@@ -21,6 +24,8 @@ use crate::identity::node_of_certificate;
 const UNSENT_BYTES: libc::c_int = 128 << 10;
 /// Read from a connection at once.
 const READ_BYTES: usize = 64 << 10;
+/// Read from one connection before others have their turn: a fast one would keep its reader busy for as long as it likes.
+const TURN_BYTES: usize = 512 << 10;
 
 #[derive(Default)]
 struct Switch {
@@ -33,6 +38,7 @@ struct Switch {
 struct Shared {
     switch: Mutex<Switch>,
     closed: watch::Sender<bool>,
+    flooded: AtomicBool,
 }
 
 /// Ends a connection, also when it is waiting. All clones end the same one.
@@ -58,6 +64,11 @@ impl Closer {
         let _ = closed.wait_for(|closed| *closed).await;
     }
 
+    /// Of what too much came, if that is why it was ended.
+    pub fn flood(&self) -> Option<&'static str> {
+        self.0.flooded.load(Ordering::Acquire).then_some("frames without content")
+    }
+
     /// Whether it has been ended.
     pub fn is_closed(&self) -> bool {
         *self.0.closed.borrow()
@@ -80,6 +91,10 @@ impl Closer {
 pub struct PeerStream {
     tls: TlsStream<BufReader<TcpStream>>,
     half: Arc<Half>,
+    /// HTTP/2 is spoken, and its frames are counted.
+    framing: Option<(Framing, Instant)>,
+    /// Bytes of this turn.
+    turn: usize,
     /// Slots of limits, given back when the stream ends.
     _held: Vec<Box<dyn Any + Send + Sync>>,
 }
@@ -89,7 +104,12 @@ impl PeerStream {
     pub(super) fn new(tls: TlsStream<BufReader<TcpStream>>, remote_addr: SocketAddr) -> Option<Self> {
         let peer = node_of_certificate(tls.get_ref().1.peer_certificates()?.first()?)?;
         let half = Arc::new(Half::new(peer, remote_addr, Closer::default()));
-        Some(Self { tls, half, _held: Vec::new() })
+        Some(Self { tls, half, framing: None, turn: 0, _held: Vec::new() })
+    }
+
+    /// HTTP/2 follows, after so many bytes of a preface.
+    pub(super) fn count_frames(&mut self, preface: usize) {
+        self.framing = Some((Framing::after(preface), Instant::now()));
     }
 
     pub(super) fn hold(&mut self, slot: impl Any + Send + Sync) {
@@ -129,7 +149,30 @@ impl Drop for PeerStream {
 impl AsyncRead for PeerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.half.closer.watch(|switch| &mut switch.reader, cx)?;
-        Pin::new(&mut self.tls).poll_read(cx, buf)
+        if self.turn >= TURN_BYTES {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let had = buf.filled().len();
+        let read = Pin::new(&mut self.tls).poll_read(cx, buf);
+        if read.is_pending() {
+            self.turn = 0;
+        }
+        ready!(read)?;
+        let came = &buf.filled()[had..];
+        self.turn += came.len();
+        if let Some((framing, began)) = &mut self.framing
+            && !framing.came(came, began.elapsed())
+        {
+            self.half.closer.0.flooded.store(true, Ordering::Release);
+            self.half.closer.close();
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "it sends frames without content",
+            )));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -59,6 +59,7 @@ pub const ALL: &[Known] = &[
         attention: true,
     },
     Known { code: "T1", headline: "{} can't be used on other machines yet.", label: "Details", attention: true },
+    Known { code: "F1", headline: "{} sent too much and was cut off.", label: "Show machines", attention: true },
     Known { code: "R1", headline: "{} sent results that were not taken.", label: "Show machines", attention: true },
     Known {
         code: "V1",
