@@ -25,3 +25,4 @@ pub mod share;
 pub mod strangers;
 pub mod team;
 pub mod tries;
+pub mod trust;

@@ -177,3 +177,31 @@ pub const HISTORY_BUILDS_MIN: usize = 500;
 pub const HISTORY_DAYS: u64 = 30;
 /// Bytes of it on disk, whatever the two above say.
 pub const HISTORY_BYTES_MAX: u64 = 1 << 30;
+/// Comparisons of a new peer's results before fewer than all are compiled again.
+pub const SAMPLE_FIRST: u32 = 10;
+/// The part of a well-known peer's results that is compiled again: with 1 in 100, one that always lies is found within 459
+/// results with 99 %.
+pub const SAMPLE_RATE_MIN: f64 = 0.01;
+/// The part after something spoke against a peer ...
+pub const SAMPLE_DOUBT_RATE: f64 = 0.2;
+/// ... until so many comparisons agreed.
+pub const SAMPLE_DOUBT_AGREED: u32 = 20;
+/// Results that wait to be compiled again: some kilobytes each, and what an idle minute can do.
+pub const SAMPLES_MAX: usize = 64;
+/// One that waited longer is dropped: its inputs have most likely changed, and nobody still uses the object.
+pub const SAMPLE_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// A peer that gave a wrong result gets no jobs for this long.
+pub const QUARANTINE_MS: u64 = 24 * 3600 * 1000;
+/// Members that must each have been given a wrong result before the others do without a peer too.
+pub const ACCUSERS_MIN: u32 = 2;
+/// Words of members about others that are remembered: everybody of a team of 200 about some.
+pub const ACCUSATIONS_MAX: usize = 4096;
+/// Toolchains remembered for one peer: a developer has some.
+pub const TOOLCHAINS_OF_PEER_MAX: usize = 16;
+/// Outputs of which it is remembered who made them, to list what a wrong peer made: the last builds of a large project; a
+/// path each, some 20 MB.
+pub const MADE_OUTPUTS_MAX: usize = 200_000;
+/// Outputs that are listed with one verdict.
+pub const AFFECTED_MAX: usize = 10_000;
+/// Evidence that one member sends: a command and the names and digests of what came.
+pub const EVIDENCE_BYTES_MAX: usize = 256 << 10;

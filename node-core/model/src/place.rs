@@ -120,6 +120,31 @@ pub enum Work {
     Here(Reason),
     /// It may be compiled by any worker with the toolchain.
     Anywhere(Compile),
+    /// The same, by some of them only. The reason is given where none of these can.
+    Chosen(Compile, Hosts, Reason),
+}
+
+/// Which peers a job may go to.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum Hosts {
+    /// All.
+    #[default]
+    All,
+    /// All but these: they have compiled it already.
+    Except(Vec<NodeId>),
+    /// These alone: a person named them.
+    Only(Vec<NodeId>),
+}
+
+impl Hosts {
+    /// Whether it may go to this one.
+    pub fn allow(&self, peer: NodeId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Except(peers) => !peers.contains(&peer),
+            Self::Only(peers) => peers.contains(&peer),
+        }
+    }
 }
 
 /// A compile that may travel.

@@ -163,6 +163,10 @@ reasons! {
     RaceWonHere = "race-won-here", Choice, "a second copy here was faster";
     /// `POTLUCK_DISABLE`.
     DisabledByEnv = "disabled-by-env", Choice, "POTLUCK_DISABLE is set";
+    /// `trust = careful`, and no second peer could compile it too.
+    TrustCareful = "trust-careful", Choice, "trust is careful, and no two other machines could both compile it; docs/trust.md tells what that costs";
+    /// `trust = release`.
+    TrustRelease = "trust-release", Choice, "trust is release: only this machine compiles, and those named in trust_peers";
     /// A setting of the user or the team.
     Policy = "policy", Choice, "a setting keeps it here";
     /// No sandbox anywhere.
@@ -179,6 +183,10 @@ reasons! {
     InputChanged = "input-changed", Failure, "a source file changed during the compile";
     /// The worker's outputs broke a rule.
     BadOutput = "bad-output", Failure, "the other machine returned outputs that it must not";
+    /// All peers that are there gave wrong results before.
+    Quarantined = "quarantined", Failure, "the other machine gave a wrong result and gets no jobs for a day; potluck audit tells which";
+    /// Two peers made different things of it.
+    TrustDiffers = "trust-differs", Failure, "two machines returned different results, so it was compiled here; potluck audit tells who was wrong";
     /// The job hit a time limit.
     Timeout = "timeout", Failure, "took longer than a job may";
     /// The job hit another limit of the worker.

@@ -490,3 +490,40 @@ fn a_peer_that_boasts_gets_no_more_than_any_worker_may_take() {
     (0..700).for_each(|_| drop(lab.ready(compile())));
     assert_eq!(lab.submitter.waiting(), 700 - JOBS_PER_PEER_MAX);
 }
+
+#[test]
+fn a_result_that_is_to_be_compared_goes_to_a_second_peer_and_comes_home_where_there_is_none() {
+    let mut lab = Lab::new(all_away());
+    for n in [1, 2] {
+        lab.up(n);
+        lab.credits(n, 1);
+    }
+    let Action::Send { job, peer: first } = lab.compile(1000)[0] else { panic!("it is sent") };
+    let second = if first == peer(1) { 2 } else { 1 };
+    let compare = |peer| Event::Result { job, peer, outcome: Outcome::Compare(Reason::TrustCareful) };
+    assert_eq!(lab.on(compare(first)), [send(job.0, second)], "at once, and nobody lost anything");
+    assert_eq!(lab.on(compare(peer(second))), [here(job.0, Reason::TrustCareful)]);
+}
+
+#[test]
+fn a_job_of_chosen_peers_goes_to_no_other() {
+    let mut lab = Lab::new(all_away());
+    for n in [1, 2] {
+        lab.up(n);
+        lab.credits(n, 4);
+    }
+    let compile =
+        |may_local| Compile { toolchain: gcc(), cpu_ms: 500, memory_bytes: 0, missing_bytes: Vec::new(), may_local };
+    let only = |n| Work::Chosen(compile(true), Hosts::Only(vec![peer(n)]), Reason::TrustRelease);
+    for n in [1, 2, 1, 2] {
+        let job = lab.next_job;
+        let placed = lab.ready(only(n));
+        assert!(matches!(placed[..], [Action::Send { peer: to, .. }] if to == peer(n)), "{job} {placed:?}");
+    }
+    assert!(matches!(lab.ready(only(3))[..], [Action::RunLocal { reason: Reason::TrustRelease, .. }]));
+    let nobody = Work::Chosen(compile(false), Hosts::Except(vec![peer(1), peer(2)]), Reason::NoPeers);
+    let mut done = lab.ready(nobody);
+    lab.now += EXPECT_PEER;
+    done.extend(lab.on(Event::Tick));
+    assert!(matches!(done[..], [Action::Fail { reason: Reason::NoPeers, .. }]), "{done:?}");
+}

@@ -175,7 +175,7 @@ impl Submitter {
         for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.can_serve(self.config.arch, travel.queue)) {
             let free = peer.has_free(now);
             survey.any_free |= free;
-            if travel.failed_on.contains(id) || besides == Some(*id) || !peer.fits(travel.memory_bytes) {
+            if !travel.may_go_to(*id) || besides == Some(*id) || !peer.fits(travel.memory_bytes) {
                 continue;
             }
             survey.suitable = true;

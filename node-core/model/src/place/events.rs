@@ -98,6 +98,9 @@ pub enum Outcome {
     Ok,
     /// It needed a path that it did not have, which is on its way: the same peer runs it again in the same slot.
     Retry,
+    /// It is not used before another peer has made the same: it goes to one that has not had it, and nothing is held against
+    /// this one. The reason is given where there is no other.
+    Compare(Reason),
     /// The peer did not run it.
     Refused(Reason),
     /// The peer's user took the machine back, or the run failed for a reason of the peer's: somewhere else it may work.

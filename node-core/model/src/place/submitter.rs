@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::demand::Need;
 use super::events::{Action, Event, Outcome, PeerView};
 use super::peer::{Life, Peer, Speed};
-use super::{AGING_DIVISOR, Compile, Config, EXPECT_PEER, JobSpec, PAUSE_MAX, PeerFacts, Work};
+use super::{AGING_DIVISOR, Compile, Config, EXPECT_PEER, Hosts, JobSpec, PAUSE_MAX, PeerFacts, Work};
 use crate::ids::{JobId, NodeId, ToolchainId};
 use crate::limits::{JOBS_PER_PEER_MAX, PEER_TRIES_MAX, PING_BUSY};
 use crate::reason::Reason;
@@ -86,12 +86,23 @@ pub(super) struct Travel {
     pub(super) tries: u32,
     pub(super) refused: u32,
     pub(super) failed_on: Vec<NodeId>,
+    pub(super) hosts: Hosts,
     pub(super) last_reason: Option<Reason>,
     /// Since when it waits for a busy peer although a slower one was free.
     pub(super) held_back: Option<Duration>,
 }
 
 impl Travel {
+    /// Whether it may go to this peer (again).
+    pub(super) fn may_go_to(&self, peer: NodeId) -> bool {
+        !self.failed_on.contains(&peer) && self.hosts.allow(peer)
+    }
+
+    /// Whether it may go to some peers only.
+    fn is_choosy(&self) -> bool {
+        !self.failed_on.is_empty() || self.hosts != Hosts::All
+    }
+
     pub(super) fn missing(&self, peer: NodeId) -> u64 {
         self.missing_bytes.iter().find(|(id, _)| *id == peer).map_or(0, |(_, bytes)| *bytes)
     }
@@ -332,17 +343,27 @@ impl Submitter {
                 self.home.insert((seq, job));
                 self.jobs.insert(job, Job { seq, since: now, state: State::Home(reason), travel: None });
             }
-            Work::Anywhere(compile) => {
-                let travel = self.travel(now, seq, job, compile);
-                let queue = &mut self.queues[travel.queue];
-                let idle = queue.keys.is_empty() && queue.out == 0;
-                if idle && now > queue.active_at + EXPECT_PEER || queue.active_since.is_zero() {
-                    queue.active_since = now;
-                }
-                self.jobs.insert(job, Job { seq, since: now, state: State::Waiting, travel: Some(travel) });
-                self.enqueue(now, job);
-            }
+            Work::Anywhere(compile) => self.compile_ready(now, seq, job, compile, (Hosts::All, None)),
+            Work::Chosen(compile, hosts, reason) => self.compile_ready(now, seq, job, compile, (hosts, Some(reason))),
         }
+    }
+
+    fn compile_ready(
+        &mut self,
+        now: Duration,
+        seq: u64,
+        job: JobId,
+        compile: Compile,
+        (hosts, reason): (Hosts, Option<Reason>),
+    ) {
+        let travel = Travel { hosts, last_reason: reason, ..self.travel(now, seq, job, compile) };
+        let queue = &mut self.queues[travel.queue];
+        let idle = queue.keys.is_empty() && queue.out == 0;
+        if idle && now > queue.active_at + EXPECT_PEER || queue.active_since.is_zero() {
+            queue.active_since = now;
+        }
+        self.jobs.insert(job, Job { seq, since: now, state: State::Waiting, travel: Some(travel) });
+        self.enqueue(now, job);
     }
 
     fn travel(&mut self, now: Duration, seq: u64, job: JobId, compile: Compile) -> Travel {
@@ -360,6 +381,7 @@ impl Submitter {
             tries: 0,
             refused: 0,
             failed_on: Vec::new(),
+            hosts: Hosts::All,
             last_reason: None,
             held_back: None,
         }
@@ -373,7 +395,7 @@ impl Submitter {
         let queue = &mut self.queues[travel.queue];
         queue.keys.insert(travel.key);
         queue.strict += usize::from(!travel.may_local);
-        if !travel.failed_on.is_empty() {
+        if travel.is_choosy() {
             self.burnt.insert(id);
         }
     }
@@ -435,6 +457,10 @@ impl Submitter {
                     run.expect("is_out was asked").sent_at = now;
                 }
             }
+            Outcome::Compare(reason) => {
+                self.learn(now, id, at);
+                self.one_more(now, id, at, reason);
+            }
             Outcome::Refused(reason) => {
                 if let Some(peer) = self.peers.get_mut(&at) {
                     peer.refused(now);
@@ -462,6 +488,21 @@ impl Submitter {
             peer.speed.learn(travel.predicted, elapsed.saturating_sub(transit));
             peer.succeeded();
             self.typical = (self.typical * 15 + elapsed) / 16;
+        }
+    }
+
+    /// One run of a job is over, and another peer's is wanted beside it.
+    fn one_more(&mut self, now: Duration, id: JobId, at: NodeId, reason: Reason) {
+        self.release(id, at);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let State::Out(first, second) = job.state.clone() else { return };
+        let Some(travel) = &mut job.travel else { return };
+        travel.failed_on.push(at);
+        travel.last_reason = Some(reason);
+        let left = if first.peer == at { second } else { Some(first) };
+        match left {
+            Some(run) => job.state = State::Out(run, None),
+            None => self.enqueue(now, id),
         }
     }
 
