@@ -171,6 +171,8 @@ struct Running {
     session: u64,
     /// The node's number of its slot.
     slot: Option<u64>,
+    /// What was asked, if what comes of it is signed.
+    asked: Option<Digest>,
     /// Held until its processes are gone.
     _layers: Vec<Layers>,
     source: String,
@@ -214,6 +216,8 @@ pub struct GuestSettings {
     pub limits: JobLimits,
     /// Use /dev/fuse if it is there.
     pub allow_fuse: bool,
+    /// Signs what comes of jobs; None: nothing is signed.
+    pub signer: Option<crate::signed::Signer>,
 }
 
 /// A handle to a guest's thread, and to its jobs.
@@ -578,6 +582,7 @@ impl Thread {
             layers.push(made);
         }
         let source = source_of(&job);
+        let asked = self.settings.signer.is_some().then(|| crate::signed::asked(&job));
         let runner_job = RunnerJob {
             id: run,
             program: job.program,
@@ -605,6 +610,7 @@ impl Thread {
             id: job.id,
             session,
             slot,
+            asked,
             _layers: layers,
             source,
             probe: job.discard_outputs || job.probe,
@@ -685,6 +691,9 @@ impl Thread {
             crate::log::warn(&format!("job {id} of {} did not start: {}", self.peer.short(), result.note));
         }
         self.log(running.about(), end, value, &result, touched.faults.len());
+        if let (Some(signer), Some(asked)) = (&self.settings.signer, running.asked) {
+            signer.sign(self.peer, asked, &mut result);
+        }
         for (transfer, content) in large {
             self.say(Word::Bulk(transfer, content))?;
         }

@@ -37,6 +37,7 @@ pub mod roots;
 pub mod sandbox;
 pub mod settings;
 pub mod sharing;
+pub mod signed;
 pub mod store;
 pub mod toolchain;
 pub mod transport;

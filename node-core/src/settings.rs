@@ -6,10 +6,10 @@ mod keys;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use potluck_api::view::{NotifySettings, ShareSettings, UserRole};
+use potluck_api::view::{NotifySettings, ShareSettings, TrustSettings, UserRole};
 use toml_edit::{Document, DocumentMut, Item, Table};
 
-pub use keys::{KEYS, Key, key};
+pub use keys::{KEYS, Key, is_node, key};
 
 /// A settings file is some hundred bytes; more than this is none.
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -23,6 +23,8 @@ pub struct Values {
     pub share: ShareSettings,
     /// Notifications.
     pub notify: NotifySettings,
+    /// What results are used.
+    pub trust: TrustSettings,
     /// Chosen in onboarding.
     pub role: Option<UserRole>,
 }
@@ -275,7 +277,7 @@ fn text_of(path: &Path) -> Result<Option<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use potluck_api::view::{Battery, Cores, Hours, Preset};
+    use potluck_api::view::{Battery, Cores, Hours, Preset, TrustMode};
 
     struct Files {
         dir: tempfile::TempDir,
@@ -352,6 +354,8 @@ finished_after = "60s"   # long ones only
         };
         values.notify =
             NotifySettings { finished: false, finished_after_s: 5, fell_back: false, joins: false, problems: false };
+        settings.change(values.clone()).unwrap();
+        values.trust = TrustSettings { mode: TrustMode::Careful, peers: vec!["ab".repeat(32)] };
         settings.change(values.clone()).unwrap();
         let again = files.read();
         assert_eq!(again.warnings, Vec::<String>::new(), "{}", files.user());

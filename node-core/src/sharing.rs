@@ -198,7 +198,8 @@ impl Live {
 /// The way to the thread.
 #[derive(Clone)]
 pub struct Handle {
-    /// Calls that it answers: `share`, `pause`, `resume`, `share_settings`, `reread`, `role`, `notify_settings`.
+    /// Calls that it answers: `share`, `pause`, `resume`, `share_settings`, `reread`, `role`, `notify_settings`,
+    /// `trust_settings`.
     pub calls: mpsc::UnboundedSender<(Call, Replies)>,
     /// For the core's numbers.
     pub live: Arc<Live>,
@@ -489,6 +490,13 @@ impl Thread {
             Call::NotifySettings { settings } => {
                 values.notify = settings;
                 values.notify.finished_after_s = values.notify.finished_after_s.min(3600);
+                self.settings.change(values)
+            }
+            Call::TrustSettings { settings } => {
+                if let Some(bad) = settings.peers.iter().find(|text| !crate::settings::is_node(text)) {
+                    return Err(format!("{bad} is no node id\nhint: potluck team list shows them"));
+                }
+                values.trust = settings;
                 self.settings.change(values)
             }
             other => Err(format!("{other:?} does not concern sharing")),

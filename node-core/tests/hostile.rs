@@ -52,6 +52,7 @@ impl Submitter {
             quota_bytes,
             limits: JobLimits::default(),
             allow_fuse: false,
+            signer: None,
         };
         let (tx, events) = mpsc::channel();
         let (gate, go_on) = mpsc::channel();

@@ -5,6 +5,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["pool.proto", "team.proto"], ["proto"])?;
-    tonic_prost_build::configure().bytes(".potluck.pool.v1.Chunk.data").compile_fds(files)?;
+    // Boxed: a frame of every kind is as large as the largest.
+    tonic_prost_build::configure()
+        .bytes(".potluck.pool.v1.Chunk.data")
+        .boxed(".potluck.pool.v1.Frame.kind.evidence")
+        .boxed(".potluck.pool.v1.Result.signed")
+        .compile_fds(files)?;
     Ok(())
 }

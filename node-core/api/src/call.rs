@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::view::{NotifySettings, ShareSettings, UserRole};
+use crate::view::{NotifySettings, ShareSettings, TrustSettings, UserRole};
 
 /// Seconds between two [`Call::Focus`] of a window that is looked at.
 pub const FOCUS_EVERY_S: u64 = 20;
@@ -66,6 +66,21 @@ pub enum Call {
     NotifySettings {
         /// New settings.
         settings: NotifySettings,
+    },
+    /// Which results of other PCs are used. Ok.
+    TrustSettings {
+        /// New settings.
+        settings: TrustSettings,
+    },
+    /// Whether what other PCs returned was right (`potluck audit`).
+    Audit,
+    /// Removes the files that PCs made whose results were wrong, so that the next build makes them anew; what was written since
+    /// stays.
+    AuditRebuild,
+    /// Lets a PC work again that gave a wrong result. Ok.
+    AuditForgive {
+        /// Node id, or name as `audit` shows it.
+        node: String,
     },
     /// Somebody looks at this window now, or not any more: a build that ends meanwhile needs no notification. To be said
     /// again every [`FOCUS_EVERY_S`] while it holds. Ok.

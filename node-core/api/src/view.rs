@@ -55,6 +55,9 @@ views! {
         pub checks: Vec<Check>,
         /// Notification settings.
         pub notify: NotifySettings,
+        /// Whether results of other PCs are right.
+        #[serde(default)]
+        pub trust: TrustView,
         /// Addresses that a person gave.
         pub addresses: Vec<String>,
         /// Only of a simulated node: states that can be raised.
@@ -692,6 +695,61 @@ views! {
         pub problems: bool,
     }
 
+    /// Which results of other PCs are used.
+    #[derive(Copy, Eq, Default)]
+    enum TrustMode {
+        /// At once; a sample is compiled again later.
+        #[default]
+        Normal,
+        /// Only what two of them made the same.
+        Careful,
+        /// None but those of PCs that are named.
+        Release,
+    }
+
+    /// The same with the names.
+    #[derive(Eq, Default)]
+    struct TrustSettings {
+        /// Which.
+        pub mode: TrustMode,
+        /// Node ids of PCs that compile also for `release`.
+        pub peers: Vec<String>,
+    }
+
+    /// Whether results of other PCs are right.
+    #[derive(Eq, Default)]
+    struct TrustView {
+        /// What the person chose.
+        pub settings: TrustSettings,
+        /// Results that were compiled again since this node's start.
+        pub compared: u64,
+        /// Of them, where all were the same.
+        pub agreed: u64,
+        /// Those that wait for an idle moment.
+        pub waiting: u32,
+        /// PCs that gave a wrong result, newest first.
+        pub wrong: Vec<WrongView>,
+    }
+
+    /// A PC that gave a wrong result.
+    #[derive(Eq)]
+    struct WrongView {
+        /// Node id.
+        pub peer: String,
+        /// Name.
+        pub name: String,
+        /// When that was found.
+        pub at_ms: u64,
+        /// Until when it gets no jobs; None: it gets some.
+        pub until_ms: Option<u64>,
+        /// What it rests on, in words.
+        pub why: String,
+        /// The source whose object it was.
+        pub source: Option<String>,
+        /// Files of the last builds that came from it, and are not removed yet.
+        pub files: u32,
+    }
+
     /// Where the window can be opened in a browser.
     struct WebAddress {
         /// With a one-time token; good for a minute.
@@ -744,6 +802,17 @@ impl Default for ShareSettings {
             keep_free_disk_mib: 0,
             hours: Vec::new(),
             start_at_login: true,
+        }
+    }
+}
+
+impl TrustMode {
+    /// Its word, as the settings file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Careful => "careful",
+            Self::Release => "release",
         }
     }
 }

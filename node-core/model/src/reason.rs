@@ -164,7 +164,7 @@ reasons! {
     /// `POTLUCK_DISABLE`.
     DisabledByEnv = "disabled-by-env", Choice, "POTLUCK_DISABLE is set";
     /// `trust = careful`, and no second peer could compile it too.
-    TrustCareful = "trust-careful", Choice, "trust is careful, and no two other machines could both compile it; docs/trust.md tells what that costs";
+    TrustCareful = "trust-careful", Choice, "trust is careful, and it could not be compared on two other machines";
     /// `trust = release`.
     TrustRelease = "trust-release", Choice, "trust is release: only this machine compiles, and those named in trust_peers";
     /// A setting of the user or the team.

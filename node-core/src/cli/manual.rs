@@ -12,6 +12,11 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("POTLUCK_DISABLE", "1: run the compiler as if Potluck were not there. local: compile here, in a slot of this PC."),
     ("POTLUCK_FALLBACK", "0: fail with an exit code of 100 or more instead of compiling here."),
+    (
+        "POTLUCK_TRUST",
+        "careful: use only what two PCs made the same. release: compile here, or on the PCs of trust_peers. Asks for more \
+         care than the setting trust, never for less.",
+    ),
     ("POTLUCK_WARN_LOCAL", "1: say on stderr why a compile runs here."),
     ("POTLUCK_VERBOSE", "1: say on stderr where every compile runs."),
     ("POTLUCK_CC", "Compiler to run where gcc, cc or clang is asked for through the masquerade directory."),
@@ -78,6 +83,9 @@ const WAYS_IN: &[&str] = &[
     "With any other first word potluck acts as that compiler: potluck gcc -c a.c gives the same files, the same messages \
      and the same exit code as gcc -c a.c. What cannot travel is compiled here. A compiler that has the name of a command \
      is meant after --: potluck -- top -c a.c.",
+    "A sample of what other PCs return is compiled again in idle moments, and who was wrong gets no jobs for a day: potluck \
+     audit shows it. One wrong object of a PC that behaved well for long is missed with a probability of 99 %. potluck config \
+     set trust careful uses only what two PCs made the same, at twice the cost; release asks no other PC.",
     "Called by a compiler's name, through a link, potluck acts as that compiler: put the directory that potluck path \
      prints, or /usr/lib/potluck/bin, first in PATH.",
 ];

@@ -1,6 +1,7 @@
 //! The command line: one table (clap's) for parser, help, man page and completions. Each command asks the
 //! running node of the same XDG folders, or is the node.
 
+mod audit;
 mod builds;
 mod bundle;
 mod manual;
@@ -123,6 +124,14 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: share::Config,
+    },
+    /// Whether what other PCs returned was right: a sample of it is compiled again
+    Audit {
+        /// For programs
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        command: Option<audit::Audit>,
     },
     /// Why jobs ran where they ran: `last`, a build, a source file or job number, or `-- COMMAND` for one that has not run
     Explain {
@@ -328,6 +337,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Status { json } => show::status(&call(&json!({"call": "status"}))?, json),
         Command::Share { command } => share::share(command)?,
         Command::Config { command } => share::config(command)?,
+        Command::Audit { json, command } => audit::run(command, json)?,
         Command::Explain { what, json, options, command } => {
             if options {
                 for line in potluck_model::options::lines() {

@@ -143,8 +143,10 @@ impl State {
 /// Of the compiler's name and all that was sent of the environment, but the working directory's name.
 pub(super) fn steering_digest(compile: &ipc::Compile) -> Digest {
     let mut text = Vec::with_capacity(4096);
-    // Which build it is says nothing about a command.
-    let own = |entry: &&Vec<u8>| !entry.starts_with(b"PWD=") && !entry.starts_with(b"POTLUCK_BUILD_");
+    // Which build it is says nothing about a command, nor does whom it is trusted to.
+    let own = |entry: &&Vec<u8>| {
+        ![&b"PWD="[..], b"POTLUCK_BUILD_", b"POTLUCK_TRUST="].iter().any(|own| entry.starts_with(own))
+    };
     let entries = compile.env.iter().filter(own);
     for part in std::iter::once(&compile.compiler).chain(entries) {
         // No string of a process holds a zero byte, so that different lists make different texts.

@@ -50,6 +50,9 @@ impl Core {
 
     /// A complete result: what it means, and the next step.
     fn ended(&mut self, id: JobId, peer: NodeId, result: pool::Result) {
+        if self.jobs.get(&id).is_some_and(|job| job.audit.is_some()) {
+            return self.rerun_ended(id, peer, result);
+        }
         let end = result.end;
         let faulted = !result.faults.is_empty() || !result.written.is_empty() || result.faults_overflow;
         let used = self.totals.remote;
@@ -57,7 +60,7 @@ impl Core {
         let fate = match &concluded {
             _ if self.totals.remote > used => "used".to_owned(),
             _ if faulted => "faulted".to_owned(),
-            Some(Outcome::Home(reason) | Outcome::Elsewhere(reason)) => reason.to_string(),
+            Some(Outcome::Home(reason) | Outcome::Elsewhere(reason) | Outcome::Compare(reason)) => reason.to_string(),
             Some(Outcome::Retry) => Reason::InputChanged.to_string(),
             _ => "void".to_owned(),
         };
@@ -72,7 +75,7 @@ impl Core {
     }
 
     /// Counts what became of a run that ended by itself on a worker, so that the sum equals the workers' own logs.
-    fn count_run(&mut self, end: i32, fate: &str) {
+    pub(super) fn count_run(&mut self, end: i32, fate: &str) {
         if end == pool::EndKind::EndExited as i32 {
             *self.totals.runs.entry(fate.to_owned()).or_default() += 1;
         }
@@ -149,6 +152,8 @@ impl Core {
                 return Some(Outcome::Elsewhere(Reason::SandboxUnavailable));
             }
         }
+        let kept = self.sampled(id, peer, &result, &contents);
+        let careful = self.jobs.get(&id).is_some_and(|job| job.careful).then(|| super::audit::digests(&contents));
         let changes = match self.changes(id, &result, &mut contents) {
             Ok(changes) => changes,
             Err(why) => {
@@ -156,6 +161,11 @@ impl Core {
             }
         };
         if let Some(outcome) = self.inputs_changed(id, peer, &changes) {
+            return Some(outcome);
+        }
+        if let Some(digests) = careful
+            && let Some(outcome) = self.second_opinion(id, peer, &result, &digests)
+        {
             return Some(outcome);
         }
         // The wrapper may have gone since: then nobody expects outputs, and another compiler may be writing them.
@@ -176,11 +186,13 @@ impl Core {
             self.note(id, format!("an output could not be written: {error}"));
             return Some(Outcome::Home(Reason::DiskFull));
         }
+        self.made_by(peer, &changes);
+        self.keep_sample(id, peer, kept);
         self.done(id, peer, &mut result);
         Some(Outcome::Ok)
     }
 
-    fn take_contents(&mut self, peer: NodeId, result: &pool::Result) -> Vec<Option<Vec<u8>>> {
+    pub(super) fn take_contents(&mut self, peer: NodeId, result: &pool::Result) -> Vec<Option<Vec<u8>>> {
         result
             .outputs
             .iter()
@@ -248,13 +260,18 @@ impl Core {
     /// A result that no honest worker sends: it is not taken, and the peer is remembered for it.
     fn bad_output(&mut self, id: JobId, peer: NodeId, why: String) -> Outcome {
         crate::log::warn(&format!("outputs of {} are refused: {why}", peer.short()));
+        self.mark_bad(peer, why.clone());
+        self.note(id, why);
+        Outcome::Home(Reason::BadOutput)
+    }
+
+    /// A peer returned what no honest one does.
+    pub(super) fn mark_bad(&mut self, peer: NodeId, why: String) {
         self.totals.bad_outputs += 1;
         let marks = self.marks.entry(peer).or_default();
         marks.bad_output += 1;
         marks.refused_at = Some(Instant::now());
-        marks.last = why.clone();
-        self.note(id, why);
-        Outcome::Home(Reason::BadOutput)
+        marks.last = why;
     }
 
     /// Whether the job read something else than what is there now. Then it runs again, or here.
@@ -323,7 +340,7 @@ impl Core {
     }
 
     /// The compiler touched poison: send what it needs, or give up.
-    fn faulted(&mut self, id: JobId, peer: NodeId, result: &pool::Result) -> Option<Outcome> {
+    pub(super) fn faulted(&mut self, id: JobId, peer: NodeId, result: &pool::Result) -> Option<Outcome> {
         self.totals.faults += (result.faults.len() + result.written.len()) as u64;
         let job = self.jobs.get(&id)?;
         if result.faults_overflow || job.tries > FAULT_RETRIES_MAX + u32::from(job.depended) {
@@ -378,7 +395,7 @@ impl Core {
         Some(self.again(id))
     }
 
-    fn exists(&mut self, path: &[u8]) -> bool {
+    pub(super) fn exists(&mut self, path: &[u8]) -> bool {
         let Some(at) = path.iter().rposition(|&c| c == b'/') else { return false };
         let parent = if at == 0 { &b"/"[..] } else { &path[..at] };
         let mut record = Record::default();

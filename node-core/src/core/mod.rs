@@ -3,10 +3,11 @@
 //!
 //! `submit`: a compile from the wrapper to its reply. `compilers`: compilers, toolchains and search lists.
 //! `peers`: links, what each worker holds, proving a toolchain there. `serve`: other submitters' jobs.
-//! `flood`: what a member may send. `sharing`: slots given and taken back. `finish`: results, faults, outputs. `builds`: jobs into builds. `network`: who
+//! `flood`: what a member may send. `audit`: whether what came back is right. `sharing`: slots given and taken back. `finish`: results, faults, outputs. `builds`: jobs into builds. `network`: who
 //! is there. `view`: what is shown of all that, and `snapshot` of all at once.
 
 mod arrivals;
+mod audit;
 mod builds;
 mod builds_view;
 mod compilers;
@@ -160,6 +161,8 @@ pub enum Event {
     Joining(u64, potluck_api::view::Joining),
     /// The key came out of the keyring.
     Unlocked(Arc<crate::identity::Identity>),
+    /// A result that is compiled again goes on.
+    Audit(audit::News),
     /// Time passed.
     Tick,
     /// End the node.
@@ -213,6 +216,8 @@ pub struct Marks {
     /// When that was last.
     #[serde(skip)]
     pub flooded_at: Option<Instant>,
+    /// Evidence against others that does not hold.
+    pub false_word: u64,
     /// The last of them, for people.
     pub last: String,
 }
@@ -269,6 +274,7 @@ pub struct Core {
     pub(crate) predictions: HashMap<PathBuf, (u32, u64)>,
     pub(crate) builds: builds::Builds,
     pub(crate) team: team::State,
+    pub(crate) audit: audit::Audit,
     actions: Vec<place::Action>,
     quit: bool,
 }
@@ -300,6 +306,7 @@ impl Core {
             quota_bytes: settings.quota_bytes,
             limits: potluck_model::limits::JobLimits::default(),
             allow_fuse: settings.allow_fuse,
+            signer: Some(crate::signed::Signer::new(Arc::clone(&membership))),
         };
         let mut core = Self {
             builds: builds::Builds::new(&settings.dirs, &events),
@@ -342,6 +349,7 @@ impl Core {
             waiting_tools: HashMap::new(),
             predictions: HashMap::new(),
             team: team::State::default(),
+            audit: audit::Audit::new(&settings.dirs.state),
             actions: Vec::new(),
             quit: false,
             settings,
@@ -371,7 +379,9 @@ impl Core {
         loop {
             // Where nothing happens, a problem may be told some seconds later.
             let idle = if self.builds.open.is_empty() { IDLE } else { builds::LOOK_EVERY };
-            let wake = [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake(), self.links_due()];
+            let audit = self.audit.next_wake();
+            let wake =
+                [self.submitter.next_wake(), self.worker.next_wake(), self.watch.next_wake(), self.links_due(), audit];
             let wake = wake.into_iter().flatten().min();
             let wait = wake.map_or(idle, |at| at.saturating_sub(self.now()).min(idle));
             alarm.set(wait);
@@ -411,12 +421,14 @@ impl Core {
             self.guests.make_room(Self::clock_us() / 1000);
             self.watch_links();
             self.builds_tick();
+            self.audit_tick();
             if asked {
                 taken.all();
             }
             self.tell_watching(last > 0);
             if self.quit {
                 self.builds_end();
+                self.end_audit();
                 return;
             }
         }
@@ -458,6 +470,7 @@ impl Core {
             Event::Asking(news) => self.door_news(news),
             Event::Joining(attempt, joining) => self.joining(attempt, joining),
             Event::Unlocked(identity) => self.unlocked(identity),
+            Event::Audit(news) => self.audit_news(news),
             Event::Tick => {}
             Event::Quit => {
                 self.quit = true;
@@ -483,7 +496,10 @@ impl Core {
     fn act(&mut self, action: place::Action) {
         match action {
             place::Action::Send { job, peer } => self.send_job(job, peer),
-            place::Action::RunLocal { job, reason } => self.run_local(job, reason),
+            place::Action::RunLocal { job, reason } => {
+                let reason = self.why_alone(reason);
+                self.run_local(job, reason);
+            }
             place::Action::CancelRemote { job, peer } => self.cancel_remote(job, peer),
             place::Action::RunLost { job, peer, reason } => self.run_lost(job, peer, &reason),
             place::Action::Demand { peer, slots } => self.tell_demand(peer, slots),

@@ -29,7 +29,14 @@ use crate::tree::Closure;
 /// Version of the node-to-node protocol.
 const MAJOR: u32 = 1;
 /// What this node can do; the intersection counts.
-const ABILITIES: &[&str] = &["mirror-1", "credits-1", "probe-1", super::pulse::ABILITY];
+const ABILITIES: &[&str] = &[
+    "mirror-1",
+    "credits-1",
+    "probe-1",
+    super::pulse::ABILITY,
+    super::audit::SIGNED_ABILITY,
+    super::audit::EVIDENCE_ABILITY,
+];
 /// Deltas above this go in parts, so that a ping is never stuck behind one.
 const DELTA_BYTES_MAX: usize = 1 << 20;
 /// Deltas up to this travel as they are.
@@ -324,6 +331,7 @@ impl Core {
             frame::Kind::BlobStored(stored) => self.blob_stored(peer, &stored),
             frame::Kind::Gossip(gossip) => self.gossip(peer, gossip),
             frame::Kind::Pulse(pulse) => self.pulse_of(peer, pulse),
+            frame::Kind::Evidence(evidence) => self.evidence(peer, &evidence),
             other => self.serve_frame(peer, other),
         }
         self.place(place::Event::Heard { peer });
@@ -341,7 +349,7 @@ impl Core {
             return self.close_link(peer);
         }
         self.strange.remove(&peer);
-        if let Some(why) = self.no_worker_of_ours(peer) {
+        if let Some(why) = self.no_worker_of_ours(peer).or_else(|| self.is_aside(peer)) {
             // What the team's keepers say counts, not what it says itself: no job, no toolchain and no offer.
             hello.slots = 0;
             hello.not_serving = why.to_owned();
@@ -369,6 +377,7 @@ impl Core {
         }
         self.ping(peer);
         self.greet_with_pulse(peer);
+        self.greet_with_evidence(peer);
         self.reached(peer);
     }
 

@@ -48,6 +48,7 @@ impl Core {
     fn found_problems(&self) -> Vec<Found> {
         let mut out: Vec<Found> = self.team_problem().into_iter().collect();
         let mut add = |code, about: String, detail: String, action| out.push(Found { code, about, detail, action });
+        let wrong = self.wrong_problems();
         let is_alone = self.membership.view().joined && !self.peers.values().any(|p| p.link.is_some());
         if is_alone && self.sees_members() && crate::net::is_wireless() {
             let detail = "Computers of the team are on this network, and none of them can be reached. Guest networks \
@@ -74,6 +75,8 @@ impl Core {
         if let Some(why) = &self.sharing.shared.safe_box.fault {
             add("S1", String::new(), why.clone(), view("help"));
         }
+        wrong.into_iter().for_each(|found| out.push(found));
+        let mut add = |code, about: String, detail: String, action| out.push(Found { code, about, detail, action });
         for (path, why) in self.compilers.failures() {
             add("T1", path.display().to_string(), why.to_owned(), view("toolchains"));
         }
@@ -184,6 +187,8 @@ impl Core {
             (_, "K1") => "potluck unlock".to_owned(),
             (_, "M1") => "potluck config set share.cores_away N, with a smaller N".to_owned(),
             (_, "D1") => "free some space, or potluck config set share.keep_free_disk SIZE".to_owned(),
+            (_, "Q1") => "potluck audit, then potluck audit rebuild".to_owned(),
+            (_, "Q2") => "potluck audit".to_owned(),
             (_, "T1") => "potluck toolchain list; potluck toolchain verify".to_owned(),
             _ => "potluck ui".to_owned(),
         };
@@ -234,7 +239,7 @@ impl Core {
             check("versions", "Versions fit", &["V1"], "All that are connected speak this version.".to_owned()),
             check("toolchains", "Compilers can travel", &["T1"], format!("{} packed.", self.compilers.packed.len())),
             check("clock", "Clock", &["C1"], "It agrees with the others.".to_owned()),
-            check("results", "Results are right", &["R1"], "None was refused.".to_owned()),
+            check("results", "Results are right", &["Q1", "Q2", "R1"], "None was refused.".to_owned()),
             check("key", "Key is safe", &["K1", "K2"], key_note),
             check("network", "Computers can talk to each other", &["N4"], "This network lets them.".to_owned()),
             check("disk", "Disk space", &["D1"], "There is enough.".to_owned()),

@@ -67,6 +67,7 @@ impl Core {
             recent: self.team.recent.iter().cloned().collect(),
             checks: self.checks(),
             notify: self.sharing.shared.values.notify.clone(),
+            trust: self.trust_view(),
             addresses: self.addresses.clone(),
             scenes: Vec::new(),
         }

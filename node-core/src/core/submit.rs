@@ -14,6 +14,7 @@ use potluck_model::place::{self, JobSpec, Work};
 use potluck_model::plan::{Family, Plan, Verdict};
 use potluck_model::reason::Reason;
 use potluck_model::scan::Value;
+use potluck_model::trust::Mode;
 use potluck_wire::ipc;
 use potluck_wire::pool::{self, frame};
 
@@ -91,9 +92,61 @@ pub(crate) struct Job {
     pub(crate) note: String,
     /// Waits for packing, a search list or `-M`, and is not placed.
     pub(crate) parked: bool,
+    /// The clock that it was sent with, seconds since 1970.
+    pub(crate) clock_s: i64,
+    /// Two peers must agree before its result is used, and what the first one returned.
+    pub(crate) careful: bool,
+    pub(crate) first: Option<Box<super::audit::First>>,
+    /// Nobody waits for it: it is compiled again to be compared, for the case of this number.
+    pub(crate) audit: Option<u64>,
     /// When it got the core that it is on, and when the result came: for display only.
     pub(crate) placed_at: Duration,
     pub(crate) result_at: Duration,
+}
+
+impl Job {
+    /// One that was never sent.
+    pub(super) fn new(
+        (ask, part): (u64, usize),
+        (want, config): (Arc<Want>, ConfigId),
+        (closure, fingerprint): (Arc<Closure>, u64),
+        sent_in: u64,
+        args: Vec<OsString>,
+        dirs: Vec<(PathBuf, Vec<Vec<u8>>)>,
+    ) -> Self {
+        Self {
+            ask,
+            part,
+            toolchain: None,
+            want,
+            config,
+            closure,
+            fingerprint,
+            sent_in,
+            args,
+            dirs,
+            extra_whiteouts: Vec::new(),
+            gone: Vec::new(),
+            faults: Vec::new(),
+            tries: 0,
+            lost: 0,
+            reruns: 0,
+            depended: false,
+            peer: None,
+            uploads: Vec::new(),
+            bytes_up: 0,
+            bytes_down: 0,
+            held: None,
+            note: String::new(),
+            parked: false,
+            clock_s: 0,
+            careful: false,
+            first: None,
+            audit: None,
+            placed_at: Duration::ZERO,
+            result_at: Duration::ZERO,
+        }
+    }
 }
 
 /// Remembers whether a file was asked for.
@@ -250,6 +303,7 @@ impl Core {
             return self.want_toolchain(toolchain);
         }
         let plans = Arc::clone(&self.asks[&id].plans);
+        let trust = self.trust_of(&compile);
         let mut ready = Vec::new();
         for (part, plan) in plans.iter().enumerate() {
             let search = match self.search_list(id, steering, &compiler, &compile, plan) {
@@ -260,6 +314,10 @@ impl Core {
             match self.job_of(id, part, plan, &compiler, &compile, &search) {
                 Ok(mut job) => {
                     job.toolchain = Some(toolchain);
+                    if let Some(reason) = self.kept_here(trust, &job, &compiler, &compile) {
+                        return self.here(id, reason);
+                    }
+                    job.careful = trust == Mode::Careful;
                     ready.push(job);
                 }
                 Err(reason) => return self.here(id, reason),
@@ -275,13 +333,16 @@ impl Core {
             let cpu = self.predictions.get(&self.source_path(&job)).copied().unwrap_or((0, 0));
             let spec = JobSpec {
                 job: job_id,
-                work: Work::Anywhere(place::Compile {
-                    toolchain,
-                    cpu_ms: cpu.0,
-                    memory_bytes: cpu.1,
-                    missing_bytes: Vec::new(),
-                    may_local: !compile.no_fallback,
-                }),
+                work: self.trusted_work(
+                    trust,
+                    place::Compile {
+                        toolchain,
+                        cpu_ms: cpu.0,
+                        memory_bytes: cpu.1,
+                        missing_bytes: Vec::new(),
+                        may_local: !compile.no_fallback,
+                    },
+                ),
             };
             if let Some(ask) = self.asks.get_mut(&id) {
                 ask.jobs.push(job_id);
@@ -381,34 +442,8 @@ impl Core {
         }
         // Preprocessor values such as file names can be __TIME__ too; a compiler that ignores SOURCE_DATE_EPOCH then
         // shows the worker's clock. Peers whose clock differs are left out where it is sent.
-        Ok(Job {
-            ask,
-            part,
-            toolchain: None,
-            want,
-            config,
-            closure,
-            fingerprint,
-            sent_in: self.tree.batch(),
-            args,
-            dirs,
-            extra_whiteouts: Vec::new(),
-            gone: Vec::new(),
-            faults: Vec::new(),
-            tries: 0,
-            lost: 0,
-            reruns: 0,
-            depended: false,
-            peer: None,
-            uploads: Vec::new(),
-            bytes_up: 0,
-            bytes_down: 0,
-            held: None,
-            note: String::new(),
-            parked: false,
-            placed_at: Duration::ZERO,
-            result_at: Duration::ZERO,
-        })
+        let batch = self.tree.batch();
+        Ok(Job::new((ask, part), (want, config), (closure, fingerprint), batch, args, dirs))
     }
 
     /// A job got a credit: bring the worker's mirror up to date and send it, or first what is too large for a delta.
@@ -425,13 +460,16 @@ impl Core {
         let held = job.held.take();
         self.void_run(was_at, held);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        // Things may have changed or been learned while it waited.
-        let learned = self.tree.learned(job.config);
+        // Things may have changed or been learned while it waited. What is to be compared is asked as it was.
+        let learned = if job.audit.is_some() { job.want.learned_max } else { self.tree.learned(job.config) };
         if job.want.learned_max != learned {
             Arc::make_mut(&mut job.want).learned_max = learned;
         }
         let (want, config) = (Arc::clone(&job.want), job.config);
         let (closure, fingerprint) = self.tree.closure_expected(config, &want);
+        if !self.is_still_the_same(id, fingerprint) {
+            return;
+        }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.closure = Arc::clone(&closure);
         job.fingerprint = fingerprint;
@@ -462,9 +500,24 @@ impl Core {
     }
 
     pub(super) fn dispatch(&mut self, id: JobId, peer_id: NodeId, closures: &[&Arc<Closure>]) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let Some(ask) = self.asks.get(&job.ask) else { return };
-        let Some(compiler) = &ask.compiler else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.audit.is_none() && job.first.is_none() {
+            job.clock_s = (Self::clock_us() / 1_000_000) as i64;
+        }
+        let gone = job.gone.clone();
+        let Some(message) = self.message_of(id) else { return };
+        let sent = self.send_with_delta(peer_id, closures, &gone, frame::Kind::Job(message));
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.tries += 1;
+            job.bytes_up += sent;
+        }
+    }
+
+    /// What a worker is asked.
+    pub(super) fn message_of(&self, id: JobId) -> Option<pool::Job> {
+        let job = self.jobs.get(&id)?;
+        let ask = self.asks.get(&job.ask)?;
+        let compiler = ask.compiler.as_ref()?;
         let compile = &ask.compile;
         let mut argv = vec![compile.argv.first().cloned().unwrap_or_default()];
         argv.extend(job.args.iter().map(|a| a.as_bytes().to_vec()));
@@ -488,12 +541,12 @@ impl Core {
             }
         }
         let predicted = self.predictions.get(&self.source_path(job)).copied().unwrap_or((0, 0));
-        let message = pool::Job {
+        Some(pool::Job {
             id: id.0,
             toolchain: job.toolchain.map(|t| t.0.0.to_vec()).unwrap_or_default(),
             program: bytes::of(&compiler.driver).to_vec(),
             argv,
-            env: job_env(compile, compiler.honours_epoch),
+            env: job_env(compile, compiler.honours_epoch, job.clock_s),
             cwd: compile.cwd.clone(),
             umask: compile.umask,
             stack_bytes: compile.stack_bytes,
@@ -504,13 +557,8 @@ impl Core {
             probe: false,
             // A limit of nothing at all is as good as one of a byte: whatever fails there is shown from here.
             file_bytes: if compile.file_bytes == u64::MAX { 0 } else { compile.file_bytes.max(1) },
-        };
-        let gone = job.gone.clone();
-        let sent = self.send_with_delta(peer_id, closures, &gone, frame::Kind::Job(message));
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.tries += 1;
-            job.bytes_up += sent;
-        }
+            inputs: job.fingerprint,
+        })
     }
 
     /// Whether a compile makes lookups that go on as if nothing was there when they meet a self-loop (tested: `.incbin`,
@@ -539,7 +587,7 @@ impl Core {
             .get(&id)
             .and_then(|job| self.asks.get(&job.ask))
             .and_then(|ask| Some((ask.compiler.as_ref()?, &ask.compile)))
-            .is_some_and(|(compiler, compile)| compiler.honours_epoch && !shows_workers_clock(compile))
+            .is_some_and(|(compiler, compile)| is_clock_told(compiler, compile))
     }
 
     /// Local by nature or by decision: through a local slot.
@@ -617,6 +665,9 @@ impl Core {
     }
 
     pub(super) fn fail_job(&mut self, id: JobId, reason: Reason) {
+        if self.jobs.get(&id).is_some_and(|job| job.audit.is_some()) {
+            return self.rerun_failed(id);
+        }
         let Some(job) = self.forget_job(id) else { return };
         let Some(ask) = self.asks.remove(&job.ask) else { return };
         for other in &ask.jobs {
@@ -734,6 +785,11 @@ fn wants_colour(env: &[Vec<u8>]) -> bool {
     bytes::env(env, "GCC_COLORS") != Some(b"") && !matches!(bytes::env(env, "TERM"), None | Some(b"" | b"dumb"))
 }
 
+/// Whether a worker is told the time that the macros show.
+pub(super) fn is_clock_told(compiler: &Compiler, compile: &ipc::Compile) -> bool {
+    compiler.honours_epoch && !shows_workers_clock(compile)
+}
+
 /// Whether the caller gives no time, and has another time zone than this node, the only one whose offset is known:
 /// the worker's clock is then shown in that zone, from the zone's file.
 fn shows_workers_clock(compile: &ipc::Compile) -> bool {
@@ -757,7 +813,7 @@ fn leads_to_cwd(path: &[u8], compile: &ipc::Compile) -> bool {
     std::fs::metadata(bytes::path(path)).is_ok_and(|m| (m.dev(), m.ino()) == compile.cwd_identity)
 }
 
-fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
+fn job_env(compile: &ipc::Compile, honours_epoch: bool, clock_s: i64) -> Vec<Vec<u8>> {
     let mut env: Vec<Vec<u8>> = compile
         .env
         .iter()
@@ -774,8 +830,7 @@ fn job_env(compile: &ipc::Compile, honours_epoch: bool) -> Vec<Vec<u8>> {
     // One rule for __DATE__ and __TIME__: the submitter's clock in the submitter's zone. A compiler that honours
     // SOURCE_DATE_EPOCH shows it in UTC, so the zone's offset is added.
     if honours_epoch && !shows_workers_clock(compile) && bytes::env(&env, "SOURCE_DATE_EPOCH").is_none() {
-        let now = (Core::clock_us() / 1_000_000) as i64;
-        env.push(format!("SOURCE_DATE_EPOCH={}", now + outputs::utc_offset_s(now)).into_bytes());
+        env.push(format!("SOURCE_DATE_EPOCH={}", clock_s + outputs::utc_offset_s(clock_s)).into_bytes());
     }
     env
 }
@@ -832,6 +887,6 @@ mod tests {
         assert_eq!(steering_digest(&one), steering_digest(&two));
         assert_eq!(steering_digest(&one), steering_digest(&plain));
         assert_ne!(steering_digest(&plain), steering_digest(&of(&["LANG=D"])));
-        assert_eq!(job_env(&one, false), [b"LANG=C".to_vec()]);
+        assert_eq!(job_env(&one, false, 0), [b"LANG=C".to_vec()]);
     }
 }

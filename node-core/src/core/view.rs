@@ -99,7 +99,8 @@ impl Core {
                 | Call::ShareSettings { .. }
                 | Call::Reread
                 | Call::Role { .. }
-                | Call::NotifySettings { .. }),
+                | Call::NotifySettings { .. }
+                | Call::TrustSettings { .. }),
             ) => return self.share_call(call, replies),
             Ok(
                 call @ (Call::Builds { .. }
@@ -127,6 +128,9 @@ impl Core {
             Call::Snapshot => json!(self.snapshot()),
             Call::Doctor => json!(self.checks()),
             Call::Log { limit, role } => self.log(limit.unwrap_or(usize::MAX), role.as_deref()),
+            Call::Audit => self.audit_view(),
+            Call::AuditRebuild => self.audit_rebuild(),
+            Call::AuditForgive { node } => self.audit_forgive(&node),
             Call::Toolchains => self.toolchains(),
             Call::ToolchainVerify { id } => {
                 let ids = match self.chosen(id.as_deref()) {
@@ -183,6 +187,7 @@ impl Core {
             | Call::Reread
             | Call::Role { .. }
             | Call::NotifySettings { .. }
+            | Call::TrustSettings { .. }
             | Call::ToolchainSync { .. }
             | Call::ToolchainAdd { .. } => {
                 json!({"error": "not a call that answers at once"})

@@ -96,6 +96,21 @@ impl World {
                 done()
             }
             // No build of the simulation is told by a notification, and it has no file of settings.
+            Call::TrustSettings { settings } => {
+                self.trust.settings = settings;
+                self.touch();
+                done()
+            }
+            Call::AuditRebuild => {
+                self.trust.wrong.iter_mut().for_each(|wrong| wrong.files = 0);
+                self.touch();
+                done()
+            }
+            Call::AuditForgive { node } => {
+                self.trust.wrong.iter_mut().filter(|wrong| wrong.peer == node).for_each(|wrong| wrong.until_ms = None);
+                self.touch();
+                done()
+            }
             Call::Focus { .. } | Call::Reread => done(),
             Call::Dismiss { id } => {
                 self.recent.retain(|row| row.id != id);

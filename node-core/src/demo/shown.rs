@@ -37,6 +37,7 @@ impl World {
             recent: self.recent.clone(),
             checks: trouble::checks(&self.raised),
             notify: self.notify.clone(),
+            trust: self.trust.clone(),
             addresses: self.addresses.clone(),
             scenes: scenes::NAMES.iter().map(|s| (*s).to_owned()).collect(),
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use potluck_api::build::Report;
 use potluck_api::view::{
-    JoinAsk, Joining, MachineState, NearbyTeam, NotifySettings, ReceivedView, RecentRow, SyncState, UserRole,
+    JoinAsk, Joining, MachineState, NearbyTeam, NotifySettings, ReceivedView, RecentRow, SyncState, TrustView, UserRole,
 };
 use serde_json::{Value, json};
 
@@ -77,6 +77,7 @@ pub struct World {
     pub(super) recent: Vec<RecentRow>,
     recent_made: u32,
     pub(super) notify: NotifySettings,
+    pub(super) trust: TrustView,
     pub(super) addresses: Vec<String>,
     /// Builds begin by themselves until the first scene is raised.
     pub(super) automatic: Option<u64>,
@@ -114,6 +115,7 @@ impl World {
             recent: Vec::new(),
             recent_made: 0,
             notify: NotifySettings::default(),
+            trust: TrustView::default(),
             addresses: Vec::new(),
             automatic: Some(0),
             waits: Vec::new(),

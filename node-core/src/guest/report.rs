@@ -1,5 +1,6 @@
 //! A runner's report as a result that travels.
 
+use potluck_model::ids::Digest;
 use potluck_model::limits::{CONTROL_MESSAGE_BYTES_MAX, INLINE_BYTES_MAX};
 use potluck_runner::protocol::{End, HarvestKind as Kept, LimitKind, Report};
 use potluck_wire::pool::{self, HarvestKind, Harvested};
@@ -56,6 +57,7 @@ pub(super) fn digest_report(
                 out.kind = HarvestKind::HarvestFile as i32;
                 out.mode = mode;
                 out.size = size;
+                out.digest = Digest::of(&content).0.to_vec();
                 // Below this a frame's header costs more than compression saves (`limits` section 7).
                 if content.len() <= 512 {
                     out.raw = true;

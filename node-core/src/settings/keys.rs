@@ -1,10 +1,12 @@
 //! The table of settings: each key with what it may be, how it is read and how it is written.
 
-use potluck_api::view::{Battery, Cores, Hours, Preset, UserRole};
+use potluck_api::view::{Battery, Cores, Hours, Preset, TrustMode, UserRole};
 use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, TableLike, Value, value};
 
 use super::Values;
 
+/// Peers that may be named: a team has at most 200 PCs.
+const NODES_MAX: usize = 256;
 /// Quiet hours: a week has 168.
 const HOURS_MAX: usize = 168;
 
@@ -37,6 +39,10 @@ keys! {
     "role", "\"donor\" or \"developer\"",
         |v, i| one_of(i, ROLES).map(|role| v.role = Some(role)),
         |v| v.role.map_or(Item::None, |role| value(name_of(role, ROLES)));
+    "trust", "\"normal\", \"careful\" or \"release\"",
+        |v, i| one_of(i, TRUST).map(|mode| v.trust.mode = mode), |v| value(name_of(v.trust.mode, TRUST));
+    "trust_peers", "a list of node ids, as potluck team list shows them",
+        |v, i| nodes(i).map(|peers| v.trust.peers = peers), |v| nodes_item(&v.trust.peers);
     "share.enabled", "true or false", |v, i| i.as_bool().map(|on| v.enabled = on), |v| value(v.enabled);
     "share.preset", "\"away\", \"a-little\", \"dedicated\" or \"custom\"",
         |v, i| one_of(i, PRESETS).map(|preset| v.share.preset = preset),
@@ -80,6 +86,8 @@ const PRESETS: &[(&str, Preset)] = &[
     ("dedicated", Preset::Dedicated),
     ("custom", Preset::Custom),
 ];
+const TRUST: &[(&str, TrustMode)] =
+    &[("normal", TrustMode::Normal), ("careful", TrustMode::Careful), ("release", TrustMode::Release)];
 const BATTERY: &[(&str, Battery)] = &[
     ("never", Battery::Never),
     ("above-50", Battery::Above50),
@@ -123,6 +131,23 @@ fn one_of<T: Copy>(item: &Item, names: &[(&str, T)]) -> Option<T> {
 
 fn name_of<T: Copy + PartialEq>(meant: T, names: &[(&'static str, T)]) -> &'static str {
     names.iter().find(|(_, other)| *other == meant).map_or("", |(name, _)| name)
+}
+
+/// Whether a text is a node's id, as 64 digits or in groups. A name is none: it is whatever a peer says.
+pub fn is_node(text: &str) -> bool {
+    text.parse::<potluck_model::ids::NodeId>().is_ok() || crate::identity::read(text).is_ok()
+}
+
+fn nodes(item: &Item) -> Option<Vec<String>> {
+    let all: Option<Vec<String>> = match item {
+        Item::Value(Value::Array(array)) => array.iter().map(|v| v.as_str().map(|s| s.trim().to_owned())).collect(),
+        other => Some(other.as_str()?.split([',', ' ']).filter(|s| !s.is_empty()).map(str::to_owned).collect()),
+    };
+    all.filter(|all| all.len() <= NODES_MAX && all.iter().all(|text| is_node(text)))
+}
+
+fn nodes_item(peers: &[String]) -> Item {
+    value(peers.iter().map(String::as_str).collect::<Array>())
 }
 
 /// An integer, also as text.

@@ -5,6 +5,7 @@
 pub const SUBCOMMANDS: &[&str] = &[
     "status",
     "explain",
+    "audit",
     "doctor",
     "log",
     "toolchain",

@@ -11,6 +11,7 @@ use potluck_model::ids::{Digest, NodeId};
 use potluck_node::identity::Identity;
 use potluck_node::membership::Membership;
 use potluck_node::membership::invite::JoinLink;
+use potluck_node::signed::Signer;
 use potluck_node::transport::{self, Closer, Link};
 use potluck_wire::pool::{self, Chunk, DeltaOps, DirOps, FileOp, Frame, frame::Kind};
 use prost::Message;
@@ -58,6 +59,11 @@ impl Hostile {
     /// Runs it on the runtime's own threads: only they are in the Lab's network.
     pub(super) fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Outcome<T> {
         self.runtime.block_on(self.runtime.spawn(work)).map_err(|e| Trouble::new(e.to_string()))
+    }
+
+    /// Signs with this member's key.
+    pub fn signer(&self) -> Signer {
+        Signer::new(Arc::clone(&self.membership))
     }
 
     /// This member.

@@ -4,6 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use potluck_model::ids::{Digest, NodeId};
+use potluck_node::core_content;
+use potluck_node::signed::{self, Signer};
 use potluck_node::transport::Link;
 use potluck_wire::pool::{self, Chunk, DeltaOps, Frame, frame::Kind};
 use prost::Message;
@@ -23,6 +26,8 @@ struct State {
     tamper: Option<Tamper>,
     /// Jobs of real builds: proofs are answered honestly.
     jobs: HashSet<u64>,
+    /// What was asked, until it is answered: what is told is signed, lies too.
+    asked: HashMap<u64, Digest>,
     tampered: usize,
     passed: usize,
     /// Where the secret was seen.
@@ -43,10 +48,11 @@ impl Relay {
         let Link { control_tx: to_work, control_rx: from_work, bulk_tx: bulk_to, bulk_rx: bulk_from, closer, .. } =
             back.link(worker)?;
         let behind = closer;
-        let Link { control_tx, control_rx, bulk_tx, bulk_rx, closer, .. } = front.link(submitter)?;
+        let Link { control_tx, control_rx, bulk_tx, bulk_rx, closer, peer, .. } = front.link(submitter)?;
+        let signer = (front.signer(), peer);
         let state = Arc::new(Mutex::new(State::default()));
         front.runtime.spawn(down(control_rx, to_work, Arc::clone(&state)));
-        front.runtime.spawn(up(from_work, control_tx, Arc::clone(&state)));
+        front.runtime.spawn(up(from_work, control_tx, Arc::clone(&state), signer));
         front.runtime.spawn(bulk_down(bulk_rx, bulk_to, Arc::clone(&state)));
         front.runtime.spawn(bulk_up(bulk_from, bulk_tx));
         Ok(Self { state, _ends: [behind, closer] })
@@ -81,9 +87,13 @@ async fn down(mut from: mpsc::Receiver<Frame>, to: mpsc::Sender<Frame>, state: A
     while let Some(frame) = from.recv().await {
         match &frame.kind {
             // Each side has a team of its own.
-            Some(Kind::Gossip(_)) => continue,
-            Some(Kind::Job(job)) if !job.probe && !job.discard_outputs => {
-                lock(&state).jobs.insert(job.id);
+            Some(Kind::Gossip(_) | Kind::Evidence(_)) => continue,
+            Some(Kind::Job(job)) => {
+                let mut state = lock(&state);
+                state.asked.insert(job.id, signed::asked(job));
+                if !job.probe && !job.discard_outputs {
+                    state.jobs.insert(job.id);
+                }
             }
             Some(Kind::Delta(delta)) => look(delta, &mut lock(&state).leaks),
             _ => {}
@@ -94,10 +104,15 @@ async fn down(mut from: mpsc::Receiver<Frame>, to: mpsc::Sender<Frame>, state: A
     }
 }
 
-async fn up(mut from: mpsc::Receiver<Frame>, to: mpsc::Sender<Frame>, state: Arc<Mutex<State>>) {
+async fn up(
+    mut from: mpsc::Receiver<Frame>,
+    to: mpsc::Sender<Frame>,
+    state: Arc<Mutex<State>>,
+    (signer, submitter): (Signer, NodeId),
+) {
     while let Some(mut frame) = from.recv().await {
         match &mut frame.kind {
-            Some(Kind::Gossip(_)) => continue,
+            Some(Kind::Gossip(_) | Kind::Evidence(_)) => continue,
             Some(Kind::Result(result)) => {
                 let mut state = lock(&state);
                 if state.jobs.contains(&result.id) {
@@ -107,6 +122,14 @@ async fn up(mut from: mpsc::Receiver<Frame>, to: mpsc::Sender<Frame>, state: Arc
                         state.tampered += 1;
                         state.tamper = Some(tamper);
                     }
+                }
+                if let Some(asked) = state.asked.remove(&result.id) {
+                    for output in result.outputs.iter_mut().filter(|output| output.content.is_some()) {
+                        if let Some(content) = core_content::inline(output) {
+                            output.digest = Digest::of(&content).0.to_vec();
+                        }
+                    }
+                    signer.sign(submitter, asked, result);
                 }
             }
             _ => {}

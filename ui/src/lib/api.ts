@@ -136,7 +136,15 @@ role: UserRole, } | { "call": "notify_settings",
 /**
  * New settings.
  */
-settings: NotifySettings, } | { "call": "focus", 
+settings: NotifySettings, } | { "call": "trust_settings", 
+/**
+ * New settings.
+ */
+settings: TrustSettings, } | { "call": "audit" } | { "call": "audit_rebuild" } | { "call": "audit_forgive", 
+/**
+ * Node id, or name as `audit` shows it.
+ */
+node: string, } | { "call": "focus", 
 /**
  * They do.
  */
@@ -1291,6 +1299,10 @@ checks: Array<Check>,
  */
 notify: NotifySettings, 
 /**
+ * Whether results of other PCs are right.
+ */
+trust: TrustView, 
+/**
  * Addresses that a person gave.
  */
 addresses: Array<string>, 
@@ -1453,6 +1465,49 @@ error: string | null,
 machines: Array<SyncView>, };
 
 /**
+ * Which results of other PCs are used.
+ */
+export type TrustMode = "normal" | "careful" | "release";
+
+/**
+ * The same with the names.
+ */
+export type TrustSettings = { 
+/**
+ * Which.
+ */
+mode: TrustMode, 
+/**
+ * Node ids of PCs that compile also for `release`.
+ */
+peers: Array<string>, };
+
+/**
+ * Whether results of other PCs are right.
+ */
+export type TrustView = { 
+/**
+ * What the person chose.
+ */
+settings: TrustSettings, 
+/**
+ * Results that were compiled again since this node's start.
+ */
+compared: number, 
+/**
+ * Of them, where all were the same.
+ */
+agreed: number, 
+/**
+ * Those that wait for an idle moment.
+ */
+waiting: number, 
+/**
+ * PCs that gave a wrong result, newest first.
+ */
+wrong: Array<WrongView>, };
+
+/**
  * What changed since the update before; the first one has everything.
  */
 export type Update = { 
@@ -1478,3 +1533,36 @@ export type WebAddress = {
  * With a one-time token; good for a minute.
  */
 url: string, };
+
+/**
+ * A PC that gave a wrong result.
+ */
+export type WrongView = { 
+/**
+ * Node id.
+ */
+peer: string, 
+/**
+ * Name.
+ */
+name: string, 
+/**
+ * When that was found.
+ */
+at_ms: number, 
+/**
+ * Until when it gets no jobs; None: it gets some.
+ */
+until_ms: number | null, 
+/**
+ * What it rests on, in words.
+ */
+why: string, 
+/**
+ * The source whose object it was.
+ */
+source: string | null, 
+/**
+ * Files of the last builds that came from it, and are not removed yet.
+ */
+files: number, };

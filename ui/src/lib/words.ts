@@ -1,6 +1,6 @@
 // Every text of the page that does not come with the snapshot. One catalogue, so that it can be read and translated in one place.
 
-import type { BuildEnd, CheckState, Discovery, MachineState, SyncState } from './api';
+import type { BuildEnd, CheckState, Discovery, MachineState, SyncState, TrustMode } from './api';
 import { count, plural } from './format';
 
 /** One entry of “What's wrong?”. */
@@ -297,8 +297,23 @@ export const w = {
     addMore: 'Compilers are found when a build uses them. To pack one ahead of time:',
     addCommand: 'potluck toolchain add /usr/bin/gcc',
   },
+  trust: {
+    title: 'Results of other computers',
+    modes: {
+      normal: ['Use them at once', 'A sample is compiled again in idle moments. One wrong object of a computer that behaved well for long passes this with 99 % probability.'],
+      careful: ['Use only what two computers made the same', 'Costs twice as much. Two computers that conspire are not caught.'],
+      release: ['Use none', 'Only this computer compiles, and those that config.toml names in trust_peers: they are believed.'],
+    } satisfies Record<TrustMode, [string, string]>,
+    counts: (compared: number, agreed: number, waiting: number) => `${compared} compiled again, ${agreed} the same, ${waiting} waiting for an idle moment.`,
+    wrong: 'Computers that gave a wrong result',
+    remove: (n: number) => (n === 1 ? 'Remove 1 file that came from it' : `Remove ${n} files that came from it`),
+    removeMore: 'Files are only removed while they still are what that computer returned; the next build makes them anew. A faulty memory looks the same as a lie.',
+    removed: 'Removed. Build again.',
+    forgive: 'Let it work again',
+    forgiven: (name: string) => `${name} gets jobs again.`,
+  },
   settings: {
-    pages: { sharing: 'Sharing', builds: 'Notifications', team: 'Team', network: 'Network', appearance: 'Appearance' },
+    pages: { sharing: 'Sharing', builds: 'Notifications', team: 'Team', trust: 'Trust', network: 'Network', appearance: 'Appearance' },
     pagesName: 'Pages of the settings',
     preset: 'When to help',
     presets: {

@@ -60,6 +60,8 @@ pub const ALL: &[Known] = &[
     },
     Known { code: "T1", headline: "{} can't be used on other machines yet.", label: "Details", attention: true },
     Known { code: "F1", headline: "{} sent too much and was cut off.", label: "Show machines", attention: true },
+    Known { code: "Q1", headline: "{} gave a wrong result.", label: "Remove its files", attention: true },
+    Known { code: "Q2", headline: "{} gave a wrong result.", label: "Show machines", attention: true },
     Known { code: "R1", headline: "{} sent results that were not taken.", label: "Show machines", attention: true },
     Known {
         code: "V1",

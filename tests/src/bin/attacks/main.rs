@@ -7,6 +7,7 @@ mod compiler;
 mod roots;
 mod stranger;
 mod submitter;
+mod trust;
 mod worker;
 
 use clap::Parser;
@@ -16,8 +17,10 @@ use potluck_tests::{Lab, Outcome, Plan, Trouble};
 use board::Board;
 
 /// Cases that a whole run covers.
-const CASES: &[&str] =
-    &["1", "5", "9", "10", "11", "12", "13", "14", "15", "26", "27", "28", "29", "30", "31", "32", "33", "root"];
+const CASES: &[&str] = &[
+    "1", "5", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "26", "27", "28", "29", "30", "31",
+    "32", "33", "root",
+];
 
 /// Runs attacks on a worker and on a submitter.
 #[derive(Parser)]
@@ -37,13 +40,18 @@ fn main() {
         board.failed(e.to_string());
     }
     // `--only stranger` needs none of what the others need.
-    if !["stranger", "another root"].iter().any(|own| args.only.starts_with(own)) {
+    let is_trust = |(case, name): &(&str, &str)| args.only == *case || args.only == *name;
+    let is_other = ["stranger", "another root"].iter().any(|own| args.only.starts_with(own));
+    if !is_other && !trust::NAMES.iter().any(is_trust) {
         if let Err(e) = on_a_worker(&mut board) {
             board.failed(e.to_string());
         }
         if let Err(e) = on_a_submitter(&mut board) {
             board.failed(e.to_string());
         }
+    }
+    if let Err(e) = on_what_is_made(&mut board) {
+        board.failed(e.to_string());
     }
     std::process::exit(board.close(CASES));
 }
@@ -85,4 +93,12 @@ fn on_a_submitter(board: &mut Board) -> Outcome<()> {
         return Ok(());
     }
     worker::attacks(board)
+}
+
+/// A submitter with honest workers and one whose objects are plausible and wrong.
+fn on_what_is_made(board: &mut Board) -> Outcome<()> {
+    if !trust::NAMES.iter().any(|(case, name)| board.wants(case, name)) {
+        return Ok(());
+    }
+    trust::attacks(board)
 }
