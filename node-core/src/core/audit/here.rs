@@ -19,6 +19,7 @@ use super::super::{Core, Event};
 use super::{Active, Case, Doing, News, seen};
 use crate::guest::{Command, Guest, GuestEvent, GuestSettings, Outlet};
 use crate::image::{Image, Missing};
+use crate::root::Root;
 use crate::tree::{Found, Record};
 
 /// A sandbox that did nothing for this long ends.
@@ -244,7 +245,7 @@ impl Core {
     fn here_uploads(&self, missing: Missing) {
         let Some(bench) = &self.audit.here.bench else { return };
         let said = self.say_of(bench.session);
-        let guest = Arc::clone(&bench.guest);
+        let (guest, root) = (Arc::clone(&bench.guest), self.tree.root());
         let files: Vec<_> = missing
             .into_iter()
             .enumerate()
@@ -252,7 +253,7 @@ impl Core {
             .collect();
         self.runtime.spawn_blocking(move || {
             for (transfer, path, size, digest) in files {
-                if let Err(error) = copy(&guest, transfer, &path, size, digest) {
+                if let Err(error) = copy(&guest, &root, transfer, &path, size, digest) {
                     return said(Word::Gone(format!("{}: {error}", path.display())));
                 }
             }
@@ -357,8 +358,8 @@ impl Bench {
 }
 
 /// Hands a file to the guest, in pieces as they come over a link.
-fn copy(guest: &Guest, transfer: u64, path: &Path, size: u64, digest: Digest) -> std::io::Result<()> {
-    let (mut file, _) = crate::tree::open_regular(path).map_err(|e| std::io::Error::other(e.to_string()))?;
+fn copy(guest: &Guest, root: &Root, transfer: u64, path: &Path, size: u64, digest: Digest) -> std::io::Result<()> {
+    let (mut file, _) = crate::tree::open_regular(root, path).map_err(|e| std::io::Error::other(e.to_string()))?;
     let (mut left, mut first) = (size, true);
     loop {
         let mut data = vec![0; (BULK_CHUNK_BYTES as u64).min(left) as usize];
