@@ -55,6 +55,7 @@ fn snapshot() -> Snapshot {
         recent: vec![],
         checks: vec![],
         notify: NotifySettings::default(),
+        trust: TrustView::default(),
         addresses: vec![],
         scenes: vec![],
         open: None,
