@@ -1,8 +1,7 @@
-//! The system call filter of a job: everything is allowed except what the table below refuses. It is the second wall;
-//! the first is that the job has no capabilities, an empty network and nothing to see.
+//! The system call filter of a job: what `calls` lists reaches the kernel, nothing else does. It is the second wall; the
+//! first is that the job has no capabilities, an empty network and nothing to see.
 //!
-//! A refusal answers EPERM, as a kernel without the privilege would; ENOSYS where the C library then takes the older
-//! call by itself. Foreign architectures are killed (by seccompiler), the x32 numbers of x86-64 answer ENOSYS.
+//! Foreign architectures are killed (by seccompiler). The x32 numbers of x86-64 are in no list, so they answer ENOSYS.
 
 use std::collections::BTreeMap;
 
@@ -11,72 +10,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Refused with EPERM whatever the arguments.
-#[rustfmt::skip]
-const REFUSED: &[c_long] = &[
-    // The file tree is part of the sandbox.
-    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
-    // The same by the newer interface.
-    libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_move_mount,
-    libc::SYS_open_tree, libc::SYS_mount_setattr,
-    // statmount, listmount, open_tree_attr: mount information beyond /proc, and a clone of mounts.
-    457, 458, 467,
-    // New namespaces bring capabilities and with them the kernel's less tested half.
-    libc::SYS_unshare, libc::SYS_setns,
-    // Looking into or steering other processes.
-    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd, libc::SYS_process_madvise, libc::SYS_process_mrelease,
-    // Large kernel interfaces with a history of holes that no compiler needs.
-    libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
-    // Key rings are not namespaced by user id.
-    libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key,
-    // Opens files by number, past the mount tree.
-    libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at, libc::SYS_fanotify_init,
-    // The machine itself.
-    libc::SYS_reboot, libc::SYS_kexec_load, libc::SYS_kexec_file_load, libc::SYS_init_module, libc::SYS_finit_module,
-    libc::SYS_delete_module, libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct, libc::SYS_quotactl, 443, // quotactl_fd
-    libc::SYS_syslog, libc::SYS_vhangup, libc::SYS_sethostname, libc::SYS_setdomainname,
-    // The clock of the machine.
-    libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex, libc::SYS_clock_adjtime,
-    // No compiler opens a socket. nscd and friends get EPERM and are done without.
-    libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen,
-    // Buffers of socket pairs are kernel memory that no limit of ours counts.
-    libc::SYS_socketpair,
-    // System V and POSIX objects outlive the job and count in no limit.
-    libc::SYS_shmget, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open,
-    // A job stays at the lowest priority, on disk too; a session of its own would have more of the CPU.
-    libc::SYS_setsid,
-    libc::SYS_sched_setscheduler, libc::SYS_sched_setattr, libc::SYS_sched_setparam, libc::SYS_ioprio_set,
-    // Memory of other processes and nodes.
-    libc::SYS_move_pages, libc::SYS_migrate_pages,
-    // Locked memory cannot be reclaimed when the owner needs it.
-    libc::SYS_mlock, libc::SYS_mlock2, libc::SYS_mlockall,
-];
+use crate::calls;
 
-/// Refused as not implemented, so that the C library falls back.
-#[rustfmt::skip]
-const UNKNOWN: &[c_long] = &[
-    // Its flags are behind a pointer that a filter cannot follow; glibc then uses clone.
-    libc::SYS_clone3,
-    // Memory that no process maps counts in no limit of ours; programs then use /tmp, which does.
-    libc::SYS_memfd_create, libc::SYS_memfd_secret,
-];
-
-/// Refused on x86-64 only: calls that newer architectures never had.
-#[cfg(target_arch = "x86_64")]
-#[rustfmt::skip]
-const REFUSED_OLD: &[c_long] = &[
-    // Hardware ports and segment tables.
-    libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt,
-    // Withdrawn calls: nothing current uses them.
-    libc::SYS_uselib, libc::SYS_ustat, libc::SYS_sysfs, libc::SYS__sysctl, libc::SYS_nfsservctl,
-    libc::SYS_lookup_dcookie,
-];
-#[cfg(not(target_arch = "x86_64"))]
-const REFUSED_OLD: &[c_long] = &[];
-
-/// Namespace flags of clone. CLONE_NEWTIME is no flag of clone.
+/// Namespace flags of clone. CLONE_NEWTIME is no flag of clone. clone3 has its flags behind a pointer, which a filter
+/// cannot follow: it is in no list, and the C library then uses clone.
 const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
@@ -86,31 +23,109 @@ const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWUTS,
     libc::CLONE_NEWCGROUP,
 ];
-/// ADDR_NO_RANDOMIZE: gcc sets it to use precompiled headers.
-const PERSONALITY_NO_RANDOMIZE: u64 = 0x0004_0000;
-/// The query.
-const PERSONALITY_QUERY: u64 = 0xffff_ffff;
+
+/// Requests of ioctl: questions about a stream, and two flags of descriptors. Nothing that sets a terminal or a file.
+const IOCTLS: &[u64] = &[
+    libc::TCGETS,
+    // glibc's isatty from 2.42 on.
+    libc::TCGETS2,
+    libc::TIOCGWINSZ,
+    libc::TIOCGPGRP,
+    libc::FIONREAD,
+    libc::FIONBIO,
+    libc::FIOCLEX,
+    libc::FIONCLEX,
+];
+
+/// Commands of fcntl. No leases, no notification, no signals to an owner, no larger pipes: these are counted per user.
+const FCNTLS: &[u64] = &[
+    libc::F_DUPFD as u64,
+    libc::F_DUPFD_CLOEXEC as u64,
+    libc::F_GETFD as u64,
+    libc::F_SETFD as u64,
+    libc::F_GETFL as u64,
+    libc::F_SETFL as u64,
+    libc::F_GETPIPE_SZ as u64,
+    // Locks; those that take one are counted, see `count`.
+    libc::F_GETLK as u64,
+    libc::F_SETLK as u64,
+    libc::F_SETLKW as u64,
+    libc::F_OFD_GETLK as u64,
+    libc::F_OFD_SETLK as u64,
+    libc::F_OFD_SETLKW as u64,
+];
+
+/// Advice for madvise: what memory allocators and thread stacks give. No merging of equal pages, no poisoned ones.
+const ADVICE: &[u64] = &[
+    libc::MADV_NORMAL as u64,
+    libc::MADV_RANDOM as u64,
+    libc::MADV_SEQUENTIAL as u64,
+    libc::MADV_WILLNEED as u64,
+    libc::MADV_DONTNEED as u64,
+    libc::MADV_FREE as u64,
+    libc::MADV_DONTFORK as u64,
+    libc::MADV_DOFORK as u64,
+    libc::MADV_HUGEPAGE as u64,
+    libc::MADV_NOHUGEPAGE as u64,
+    libc::MADV_DONTDUMP as u64,
+    libc::MADV_DODUMP as u64,
+    // MADV_GUARD_INSTALL and MADV_GUARD_REMOVE of asm-generic/mman-common.h: glibc's thread stacks from 2.42 on.
+    102,
+    103,
+];
+
+/// Options of prctl.
+const PRCTLS: &[u64] = &[libc::PR_SET_NAME as u64, libc::PR_GET_NAME as u64];
+
+/// The usual one, ADDR_NO_RANDOMIZE, which gcc sets to use precompiled headers, and the query. Others weaken memory
+/// protection.
+const PERSONALITIES: &[u64] = &[0, 0x0004_0000, 0xffff_ffff];
+
+/// What refused calls answer. Tests use numbers that no kernel answers, so that they see who did.
+#[derive(Clone, Copy)]
+pub struct Answers {
+    /// Of `calls::refused`, and of arguments that are not allowed.
+    pub refused: i32,
+    /// Of everything in no list.
+    pub unknown: i32,
+}
+
+/// Numbers that are swept by tests: the kernel's end below 500 so far.
+pub const SWEPT: std::ops::Range<c_long> = 0..1024;
+
+/// What a job is answered that makes this call; None if it reaches the kernel.
+pub fn answer(number: c_long, answers: Answers) -> Option<i32> {
+    if calls::allowed().any(|call| call.number == number) {
+        return None;
+    }
+    let refused = calls::refused().any(|call| call.number == number);
+    Some(if refused { answers.refused } else { answers.unknown })
+}
+
+/// What jobs are answered.
+pub const ANSWERS: Answers = Answers { refused: libc::EPERM, unknown: libc::ENOSYS };
 
 /// The compiled filters, to be applied in order.
 pub struct Filters(Vec<BpfProgram>);
 
 impl Filters {
     /// Compiles the table for this machine; the error is a sentence.
-    pub fn new() -> Result<Self, String> {
-        let mut refused: BTreeMap<i64, Rules> = REFUSED.iter().chain(REFUSED_OLD).map(|nr| (*nr, vec![])).collect();
-        refused.extend(conditional().map_err(sentence)?);
-        let unknown = UNKNOWN.iter().map(|nr| (*nr, vec![])).collect();
+    pub fn new(answers: Answers) -> Result<Self, String> {
+        let whole = |call: &calls::Call| (call.number, vec![]);
+        let known = calls::allowed().chain(calls::refused()).map(whole).collect();
+        let mut refused: BTreeMap<c_long, Rules> = calls::refused().map(whole).collect();
+        refused.extend(by_argument().map_err(sentence)?);
+        let errno = |number: i32| SeccompAction::Errno(number as u32);
+        // In this order: the second one knows no call that applies another.
         Ok(Self(vec![
-            #[cfg(target_arch = "x86_64")]
-            refuse_x32(),
-            compile(refused, libc::EPERM)?,
-            compile(unknown, libc::ENOSYS)?,
+            compile(refused, errno(answers.refused), SeccompAction::Allow)?,
+            compile(known, SeccompAction::Allow, errno(answers.unknown))?,
         ]))
     }
 
     /// Applies them to this process for ever. Needs no-new-privileges.
     pub fn apply(&self) -> Result<(), String> {
-        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program)).map_err(sentence)
+        self.0.iter().try_for_each(|program| crate::sys::seccomp(program)).map_err(sentence)
     }
 }
 
@@ -122,69 +137,189 @@ fn condition(argument: u8, op: SeccompCmpOp, value: u64) -> Built<SeccompConditi
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
 }
 
-fn rule(argument: u8, op: SeccompCmpOp, value: u64) -> Built<SeccompRule> {
-    SeccompRule::new(vec![condition(argument, op, value)?])
+/// Matches when the argument is one of `values`.
+pub fn any_of(argument: u8, values: &[u64]) -> Built<Rules> {
+    values.iter().map(|value| SeccompRule::new(vec![condition(argument, SeccompCmpOp::Eq, *value)?])).collect()
 }
 
-/// Any of the device kinds in a mode. Also the 0:0 whiteout, which needs no privilege.
-fn device(argument: u8) -> Built<Rules> {
-    let kinds = [libc::S_IFCHR, libc::S_IFBLK].into_iter();
-    kinds.map(|kind| rule(argument, SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT)), u64::from(kind))).collect()
+/// Matches when the argument is none of `values`.
+fn none_of(argument: u8, values: &[u64]) -> Built<Rules> {
+    let all = values.iter().map(|value| condition(argument, SeccompCmpOp::Ne, *value)).collect::<Built<_>>()?;
+    Ok(vec![SeccompRule::new(all)?])
 }
 
-/// Calls that are refused with EPERM for some arguments.
-fn conditional() -> Built<Vec<(c_long, Rules)>> {
-    let namespaces = CLONE_NEW.iter().map(|flag| u64::from(*flag as u32));
-    let not = |value| condition(0, SeccompCmpOp::Ne, value);
+/// Matches when the argument has any of `flags`, each a single bit.
+fn with_any(argument: u8, flags: &[libc::c_int]) -> Built<Rules> {
+    let bit = |flag: &libc::c_int| {
+        let flag = u64::from(*flag as u32);
+        SeccompRule::new(vec![condition(argument, SeccompCmpOp::MaskedEq(flag), flag)?])
+    };
+    flags.iter().map(bit).collect()
+}
+
+/// Calls that are allowed, with the arguments that are not.
+fn by_argument() -> Built<Vec<(c_long, Rules)>> {
     Ok(vec![
-        // New namespaces, as unshare.
-        (libc::SYS_clone, namespaces.map(|flag| rule(0, SeccompCmpOp::MaskedEq(flag), flag)).collect::<Built<_>>()?),
-        // Typing into the terminal of whoever looks on.
-        (libc::SYS_ioctl, vec![rule(1, SeccompCmpOp::Eq, libc::TIOCSTI)?, rule(1, SeccompCmpOp::Eq, TIOCLINUX)?]),
-        // Foreign personalities weaken memory protection; the two that gcc uses pass.
-        (
-            libc::SYS_personality,
-            vec![SeccompRule::new(vec![not(0)?, not(PERSONALITY_NO_RANDOMIZE)?, not(PERSONALITY_QUERY)?])?],
-        ),
-        (libc::SYS_mknodat, device(2)?),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_mknod, device(1)?),
+        (libc::SYS_clone, with_any(0, CLONE_NEW)?),
+        (libc::SYS_ioctl, none_of(1, IOCTLS)?),
+        (libc::SYS_fcntl, none_of(1, FCNTLS)?),
+        (libc::SYS_madvise, none_of(2, ADVICE)?),
+        // Huge pages are set aside for the whole machine.
+        (libc::SYS_mmap, with_any(3, &[libc::MAP_HUGETLB])?),
+        (libc::SYS_prctl, none_of(0, PRCTLS)?),
+        (libc::SYS_personality, none_of(0, PERSONALITIES)?),
+        // Another process' limits.
+        (libc::SYS_prlimit64, none_of(0, &[0])?),
     ])
 }
 
-/// `TIOCLINUX` of linux/tty.h: the virtual console's selection and paste.
-const TIOCLINUX: u64 = 0x541c;
-
-fn compile(rules: BTreeMap<i64, Rules>, errno: i32) -> Result<BpfProgram, String> {
+/// A program that does `matched` with these calls, for any arguments where there are no rules, and `other` with others.
+pub fn compile(
+    rules: BTreeMap<c_long, Rules>,
+    matched: SeccompAction,
+    other: SeccompAction,
+) -> Result<BpfProgram, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(sentence)?;
-    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
-        .and_then(TryInto::try_into)
-        .map_err(sentence)
+    SeccompFilter::new(rules, other, matched, arch).and_then(TryInto::try_into).map_err(sentence)
 }
 
-/// x32 calls have the architecture of x86-64 and bit 30 in their number, so they would pass every comparison above.
-#[cfg(target_arch = "x86_64")]
-fn refuse_x32() -> BpfProgram {
-    use seccompiler::sock_filter;
-    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    const X32_BIT: u32 = 0x4000_0000;
-    vec![
-        // The number is the first word of struct seccomp_data.
-        sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 },
-        sock_filter { code: JUMP_SET, jt: 0, jf: 1, k: X32_BIT },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
-    ]
-}
-
-fn sentence(error: impl std::fmt::Display) -> String {
+/// One sentence about a filter that could not be made.
+pub fn sentence(error: impl std::fmt::Display) -> String {
     format!("the system call filter could not be made: {error}")
 }
 
-/// Every refused call with the errno it answers, for the sweep of the self-test.
-pub fn sweep() -> impl Iterator<Item = (c_long, i32)> {
-    let refused = REFUSED.iter().chain(REFUSED_OLD).map(|nr| (*nr, libc::EPERM));
-    refused.chain(UNKNOWN.iter().map(|nr| (*nr, libc::ENOSYS)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+
+    /// Errors that no kernel gives: who sees one knows that the filter answered.
+    const MARKED: Answers = Answers { refused: 4001, unknown: 4002 };
+    /// `__X32_SYSCALL_BIT`.
+    const X32_BIT: c_long = 0x4000_0000;
+
+    /// A call, and what must come of it: Some error of the filter, or None for any answer of the kernel.
+    type Case = ([c_long; 7], Option<i32>);
+
+    /// What a call with these numbers and arguments gives: 0 or an error number.
+    fn errno(case: [c_long; 7]) -> i32 {
+        let [number, a, b, c, d, e, f] = case;
+        // SAFETY: called in a child process that ends afterwards, with null pointers and invalid descriptors: what
+        // reaches the kernel in spite of the filter can only fail or change that process.
+        let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+        if result < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 }
+    }
+
+    /// Makes all calls under the filter, in a child that is nobody in particular; returns those with another outcome.
+    fn wrong(cases: &[Case]) -> Vec<[c_long; 7]> {
+        let filters = Filters::new(MARKED).unwrap();
+        let (mut ours, theirs) = std::io::pipe().unwrap();
+        match sys::fork(0).unwrap() {
+            // Other threads of the test may have held the allocator's lock: nothing here allocates.
+            sys::Fork::Child => {
+                // SAFETY: plain calls on this process; whoever is no root stays who it is.
+                unsafe {
+                    libc::setresgid(65534, 65534, 65534);
+                    libc::setresuid(65534, 65534, 65534);
+                    libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                }
+                let applied = filters.0.iter().all(|program| sys::seccomp(program).is_ok());
+                let fd = theirs.as_raw_fd();
+                for (at, (case, wanted)) in cases.iter().enumerate() {
+                    let got = errno(*case);
+                    let marked = [MARKED.refused, MARKED.unknown].contains(&got).then_some(got);
+                    if !applied || marked != *wanted {
+                        let at = (at as u64).to_ne_bytes();
+                        // SAFETY: writes eight bytes of this frame.
+                        unsafe { libc::write(fd, at.as_ptr().cast(), at.len()) };
+                    }
+                }
+                sys::exit_now(42)
+            }
+            sys::Fork::Parent(pid) => {
+                drop(theirs);
+                let mut bytes = Vec::new();
+                ours.read_to_end(&mut bytes).unwrap();
+                let ended =
+                    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+                assert_eq!(ended.1.exit_status(), Some(42), "the child did not make all calls");
+                bytes.chunks(8).map(|at| cases[u64::from_ne_bytes(at.try_into().unwrap()) as usize].0).collect()
+            }
+        }
+    }
+
+    fn call(number: c_long, args: &[c_long]) -> [c_long; 7] {
+        let mut case = [number, 0, 0, 0, 0, 0, 0];
+        case[1..=args.len()].copy_from_slice(args);
+        case
+    }
+
+    #[test]
+    fn nothing_but_the_table_reaches_the_kernel() {
+        let filtered = || SWEPT.filter(|number| !calls::UNFILTERED.contains(number));
+        let mut cases: Vec<Case> =
+            filtered().filter_map(|number| Some((call(number, &[]), Some(answer(number, MARKED)?)))).collect();
+        let swept = SWEPT.count();
+        let reached = swept - cases.len();
+        assert_eq!(reached, calls::allowed().count() + calls::UNFILTERED.len());
+        cases.extend(SWEPT.map(|number| (call(X32_BIT + number, &[]), Some(MARKED.unknown))));
+        // No number at all, as a program that was stopped by a tracer has.
+        cases.push((call(-1, &[]), Some(MARKED.unknown)));
+        assert_eq!(wrong(&cases), Vec::<[c_long; 7]>::new());
+        println!("of {swept} numbers {reached} reach the kernel");
+    }
+
+    #[test]
+    fn arguments_that_no_compiler_needs_are_refused() {
+        const NO_FILE: c_long = -1;
+        let refused = Some(MARKED.refused);
+        let listed = |list: &[u64], value: c_long| if list.contains(&(value as u64)) { None } else { refused };
+        let mut cases: Vec<Case> = Vec::new();
+        cases.extend((0..2048).map(|command| (call(libc::SYS_fcntl, &[NO_FILE, command]), listed(FCNTLS, command))));
+        cases.extend((0..0x1_0000).map(|what| (call(libc::SYS_ioctl, &[NO_FILE, what]), listed(IOCTLS, what))));
+        cases.extend((0..256).map(|advice| (call(libc::SYS_madvise, &[0, 0, advice]), listed(ADVICE, advice))));
+        // The two that pass write a name through a pointer.
+        let options = (0..1024).filter(|option| !PRCTLS.contains(&(*option as u64)));
+        cases.extend(options.map(|option| (call(libc::SYS_prctl, &[option]), refused)));
+        for flag in CLONE_NEW {
+            cases.push((call(libc::SYS_clone, &[c_long::from(*flag) | c_long::from(libc::SIGCHLD)]), refused));
+        }
+        let private = c_long::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        cases.push((call(libc::SYS_mmap, &[0, 0, 0, private, NO_FILE]), None));
+        cases.push((
+            call(libc::SYS_mmap, &[0, 1 << 21, 3, private | c_long::from(libc::MAP_HUGETLB), NO_FILE]),
+            refused,
+        ));
+        // The size of a huge page is in the bits above.
+        let huge = c_long::from(libc::MAP_HUGETLB | libc::MAP_HUGE_2MB);
+        cases.push((call(libc::SYS_mmap, &[0, 1 << 21, 3, private | huge, NO_FILE]), refused));
+        cases.push((call(libc::SYS_personality, &[0xffff_ffff]), None));
+        cases.push((call(libc::SYS_personality, &[0x0040_0000]), refused));
+        cases.push((call(libc::SYS_prlimit64, &[0, 0, 0, 0]), None));
+        cases.push((call(libc::SYS_prlimit64, &[1, 0, 0, 0]), refused));
+        // The kernel reads the low half only, and so must the filter.
+        cases.push((call(libc::SYS_ioctl, &[NO_FILE, (1 << 32) | libc::TIOCSTI as c_long]), refused));
+        cases.push((call(libc::SYS_fcntl, &[NO_FILE, (1 << 32) | c_long::from(libc::F_SETPIPE_SZ)]), refused));
+        cases.push((call(libc::SYS_fcntl, &[NO_FILE, (1 << 32) | c_long::from(libc::F_GETFD)]), None));
+        assert_eq!(wrong(&cases), Vec::<[c_long; 7]>::new());
+    }
+
+    #[test]
+    fn what_is_answered_is_all_that_differs_from_the_filters_of_jobs() {
+        let (marked, real) = (Filters::new(MARKED).unwrap(), Filters::new(ANSWERS).unwrap());
+        let action = |errno: i32| libc::SECCOMP_RET_ERRNO | errno as u32;
+        for (marked, real) in marked.0.iter().zip(&real.0) {
+            assert_eq!(marked.len(), real.len());
+            for (marked, real) in marked.iter().zip(real) {
+                let same = |k| match k {
+                    k if k == action(MARKED.refused) => action(ANSWERS.refused),
+                    k if k == action(MARKED.unknown) => action(ANSWERS.unknown),
+                    k => k,
+                };
+                assert_eq!((marked.code, marked.jt, marked.jf, same(marked.k)), (real.code, real.jt, real.jf, real.k));
+            }
+        }
+    }
 }

@@ -30,6 +30,12 @@ pub struct Common {
     pub trap: Trap,
     /// The system call filter.
     pub filters: Filters,
+    /// The program that asks a job's init before what the kernel counts per user.
+    pub count: seccompiler::BpfProgram,
+    /// How many pipes a job may make.
+    pub pipes_max: u64,
+    /// The mount namespace that programs are in.
+    pub nowhere: OwnedFd,
 }
 
 /// From init to sandbox and back, one byte each on a packet socket.
@@ -64,7 +70,7 @@ pub struct Prepared {
 pub fn main(job: &Job, common: &Common, report: OwnedFd, channel: OwnedFd, asked: Instant) -> ! {
     let run = || {
         // The sandbox' other descriptors belong to other jobs.
-        sys::close_all_except(&[report.as_raw_fd(), channel.as_raw_fd()]);
+        sys::close_all_except(&[report.as_raw_fd(), channel.as_raw_fd(), common.nowhere.as_raw_fd()]);
         if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
             return;
         }
@@ -96,7 +102,7 @@ fn run(job: &Job, common: &Common, channel: &OwnedFd, asked: Instant) -> (Vec<u8
     let mut layers = Vec::new();
     let ended = prepare(job, common).and_then(|prepared| {
         let program = program::start(job, common, &prepared.proc)?;
-        let seen = supervise::watch(program, &job.limits, &prepared, channel, asked);
+        let seen = supervise::watch(program, common.pipes_max, &job.limits, &prepared, channel, asked);
         Ok((prepared, seen))
     });
     match ended {

@@ -16,8 +16,12 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::job::Common;
 use crate::root::map_single_user;
-use crate::sys;
+use crate::{count, sys};
 use potluck_runner::protocol::{Job, Limits};
+
+/// Queued signals of a job: the kernel counts them as the owner's. Plain signals have their place without; those that
+/// carry information, or are sent more than once, are for nothing that compilers do.
+const SIGNALS_PENDING_MAX: u64 = 64;
 
 /// A started program and the pipes from it.
 pub struct Program {
@@ -29,6 +33,8 @@ pub struct Program {
     pub stderr: OwnedFd,
     /// Closed without a byte when the program was executed, else one sentence.
     pub failure: OwnedFd,
+    /// By which the listener of `count` comes.
+    pub counted: OwnedFd,
 }
 
 /// Forks and executes.
@@ -38,9 +44,10 @@ pub fn start(job: &Job, common: &Common, proc: &OwnedFd) -> Result<Program, Stri
     let (stdout, stdout_in) = pipe()?;
     let (stderr, stderr_in) = pipe()?;
     let (failure, failure_in) = pipe()?;
+    let (counted, counted_in) = count::channel().map_err(|e| format!("making a channel for the program: {e}"))?;
     match sys::fork(0).map_err(|e| format!("starting the program: {e}"))? {
         sys::Fork::Child => {
-            let why = execute(job, common, &command, proc, [&stdout_in, &stderr_in]);
+            let why = execute(job, common, &command, proc, [&stdout_in, &stderr_in, &counted_in]);
             // The init reads it; if even that fails, it sees the exit code.
             let _ = std::fs::File::from(failure_in).write_all(why.as_bytes());
             sys::exit_now(127)
@@ -50,7 +57,7 @@ pub fn start(job: &Job, common: &Common, proc: &OwnedFd) -> Result<Program, Stri
                 rustix::io::ioctl_fionbio(fd, true)
                     .map_err(|e| format!("reading from the program: {}", io::Error::from(e)))?;
             }
-            Ok(Program { pid, stdout, stderr, failure })
+            Ok(Program { pid, stdout, stderr, failure, counted })
         }
     }
 }
@@ -82,7 +89,7 @@ impl Command {
 }
 
 /// Never returns when all goes well; else one sentence.
-fn execute(job: &Job, common: &Common, command: &Command, proc: &OwnedFd, streams: [&OwnedFd; 2]) -> String {
+fn execute(job: &Job, common: &Common, command: &Command, proc: &OwnedFd, streams: [&OwnedFd; 3]) -> String {
     match give_up_everything(job, common, proc, streams) {
         Err(why) => why,
         Ok(()) => format!("{} could not be executed: {}", command.program.to_string_lossy(), command.execute()),
@@ -93,7 +100,8 @@ fn step<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Result<T, St
     result.map_err(|e| format!("{what}: {}", e.into()))
 }
 
-fn give_up_everything(job: &Job, common: &Common, proc: &OwnedFd, streams: [&OwnedFd; 2]) -> Result<(), String> {
+/// `streams` are standard output, standard error and the channel to the init's counter.
+fn give_up_everything(job: &Job, common: &Common, proc: &OwnedFd, streams: [&OwnedFd; 3]) -> Result<(), String> {
     sys::reset_signals();
     // Signals to its process group stay in the job. Not a session: see `sys::be_least_session`.
     step("making a process group", setpgid(None, None))?;
@@ -105,11 +113,18 @@ fn give_up_everything(job: &Job, common: &Common, proc: &OwnedFd, streams: [&Own
     step("own files in /proc", set_dumpable_behavior(DumpableBehavior::Dumpable))?;
     let own = step("opening its own /proc", sys::own_proc(proc))?;
     step("first to go when memory is short", sys::write_at(&own, c"oom_score_adj", "1000"))?;
+    // First, because it takes the capabilities that the next step gives up: see `root::empty_namespace`.
+    let root = step("opening its root", open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))?;
+    step("leaving its mounts", sys::enter_mounts(&common.nowhere))?;
     // A user namespace of its own: capabilities in it mean nothing to the mounts, and RLIMIT_NPROC counts per user
     // namespace (Linux 5.14), so that the limit is this job's alone, neither the desktop's nor another job's.
     step("own user namespace", sys::unshare(libc::CLONE_NEWUSER))?;
     let ids = (common.uid, common.gid);
     step("own user map", map_single_user(&own, ids, ids))?;
+    step("entering its root", rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(".")))?;
+    // By now it is in the group that the node has put the sandbox into: seen from here, the topmost one. A kernel
+    // without such namespaces shows the group's name, which is none of the owner's.
+    let _ = sys::unshare(libc::CLONE_NEWCGROUP);
     set_limits(&job.limits);
     step("lowest priority", sys::be_idle())?;
     rustix::process::umask(Mode::from_raw_mode(job.umask & 0o777));
@@ -120,6 +135,7 @@ fn give_up_everything(job: &Job, common: &Common, proc: &OwnedFd, streams: [&Own
     confine(job)?;
     drop_capabilities()?;
     sys::close_all_on_exec();
+    count::begin(&common.count, streams[2])?;
     common.filters.apply()
 }
 
@@ -148,6 +164,7 @@ fn set_limits(limits: &Limits) {
     for resource in [Resource::Core, Resource::Msgqueue, Resource::Nice, Resource::Rtprio, Resource::Memlock] {
         set(resource, 0, 0);
     }
+    set(Resource::Sigpending, SIGNALS_PENDING_MAX, SIGNALS_PENDING_MAX);
 }
 
 /// The second wall around files: writing is for the output directories, /tmp and the devices. Reading is not

@@ -178,6 +178,8 @@ pub enum LimitKind {
     Stdio,
     /// Processes.
     Processes,
+    /// What the kernel counts per user: pipes, locks, signals.
+    KernelObjects,
 }
 
 /// One harvested change below an output directory.

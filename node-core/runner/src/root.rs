@@ -12,9 +12,11 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
     open_tree, unmount,
 };
-use rustix::process::{DumpableBehavior, getegid, geteuid, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getegid, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
-use crate::sys;
+use crate::{count, sys};
 use potluck_runner::protocol::{Setup, Trap};
 
 /// Inside names below `PRIVATE_DIR` that only the sandbox and the init of a job see.
@@ -38,6 +40,10 @@ pub struct Root {
     pub trap: Trap,
     /// Why not the better one.
     pub note: String,
+    /// A mount namespace with nothing in it, for programs to be in: see `empty_namespace`.
+    pub nowhere: OwnedFd,
+    /// How many pipes a job may make.
+    pub pipes_max: u64,
 }
 
 /// Enters the namespaces and changes this process' root for ever. The error is a sentence for the user.
@@ -56,8 +62,12 @@ pub fn prepare(setup: &Setup) -> Result<Root, String> {
             sys::be_least_session(&own)
         }),
     )?;
+    let pipes_max = pipes_max();
+    leave_room();
     enter_namespaces(setup)?;
     step("making the mounts private", mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))?;
+
+    let nowhere = step("making an empty namespace", empty_namespace())?;
 
     // Everything from the machine is picked up before its root goes away.
     let path = |bytes: &[u8]| Path::new(std::ffi::OsStr::from_bytes(bytes)).to_owned();
@@ -106,7 +116,7 @@ pub fn prepare(setup: &Setup) -> Result<Root, String> {
     // From here on nothing in /proc/<pid> of this process can be opened by its equals, nor can it be traced.
     step("hiding itself", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
     let trap = if fuse.is_some() { Trap::Fuse } else { Trap::Loop };
-    Ok(Root { fuse, trap, note })
+    Ok(Root { fuse, trap, note, nowhere, pipes_max })
 }
 
 /// One sentence about a step that failed.
@@ -123,6 +133,55 @@ fn enter_namespaces(setup: &Setup) -> Result<(), String> {
     entered.map_err(|e| why_no_namespace(&e))?;
     let mapped = own_proc().and_then(|own| map_single_user(&own, (uid, gid), (setup.uid, setup.gid)));
     mapped.map_err(|e| why_no_namespace(&e))
+}
+
+/// What the kernel lets the owner have in number, and jobs have a part of because they have his user id: they stop at
+/// this much of it, whatever he and they have together. Limits of a process that makes a user namespace become the
+/// namespace's, and are compared with the whole of what its maker has (Linux 5.14).
+fn leave_room() {
+    let part = |resource, numerator: u64, denominator: u64| {
+        // Without a limit there is nothing to run out of.
+        let Some(most) = getrlimit(resource).current else { return };
+        let some = Some((most / denominator).saturating_mul(numerator).max(1));
+        // Lowering a limit cannot fail.
+        let _ = setrlimit(resource, Rlimit { current: some, maximum: some });
+    };
+    // A fork bomb in jobs leaves a quarter of his processes to the owner.
+    part(Resource::Nproc, 3, 4);
+    // Half of the signals that can wait, of which a desktop uses some ten.
+    part(Resource::Sigpending, 1, 2);
+}
+
+/// From the machine's settings, which are out of sight later.
+fn pipes_max() -> u64 {
+    /// The kernel's own default.
+    const SOFT_PAGES: u64 = 16384;
+    let soft = fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok().and_then(|text| text.trim().parse().ok());
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    count::pipes_max(soft.unwrap_or(SOFT_PAGES), processors)
+}
+
+/// A mount namespace whose only mount is an empty directory. A program is in it by name, while its root directory is in
+/// the mounts of its job: so it walks and opens as if it were there, but the mounts that /proc shows it are those of its
+/// namespace that its root can reach: none. Otherwise they would show from where on the owner's disk they are bound.
+fn empty_namespace() -> io::Result<OwnedFd> {
+    let own = own_proc()?;
+    let here = sys::mount_namespace(&own)?;
+    sys::unshare(libc::CLONE_NEWNS)?;
+    // Any directory would do: what is mounted over it becomes the root.
+    mount(
+        "potluck",
+        "/proc",
+        "tmpfs",
+        INERT | MountFlags::NOEXEC | MountFlags::RDONLY,
+        c"mode=555,size=4k,nr_inodes=2",
+    )?;
+    rustix::process::chdir("/proc")?;
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    let empty = sys::mount_namespace(&own)?;
+    sys::enter_mounts(&here)?;
+    Ok(empty)
 }
 
 fn own_proc() -> io::Result<OwnedFd> {

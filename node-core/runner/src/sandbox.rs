@@ -19,11 +19,11 @@ use rustix::process::{
     waitid,
 };
 
-use crate::filter::Filters;
+use crate::filter::{ANSWERS, Filters};
 use crate::job::{self, Common, word};
-use crate::root::{self, Root};
-use crate::sys;
+use crate::root;
 use crate::trapfs::{REQUEST_BYTES_MAX, TrapFs};
+use crate::{count, sys};
 use potluck_runner::protocol::{End, FromRunner, Job, Report, Setup, ToRunner, read_frame, write_frame};
 
 /// The subcommand.
@@ -39,9 +39,9 @@ pub fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match stand(&setup) {
-        Ok((sandbox, root)) => {
-            control.say(&FromRunner::Ready { trap: root.trap, trap_note: root.note.clone() });
-            sandbox.serve(control, root)
+        Ok((sandbox, fuse, ready)) => {
+            control.say(&ready);
+            sandbox.serve(control, fuse)
         }
         Err(why) => {
             control.say(&FromRunner::Failed(why));
@@ -61,21 +61,23 @@ fn first_frame(control: &mut Control) -> Option<Setup> {
     }
 }
 
-/// Makes everything that jobs share.
-fn stand(setup: &Setup) -> Result<(Sandbox, Root), String> {
+/// Makes everything that jobs share; also requests to the trap, if it is a file system, and what the node is told.
+fn stand(setup: &Setup) -> Result<(Sandbox, Option<OwnedFd>, FromRunner), String> {
     rustix::process::umask(rustix::fs::Mode::empty());
     rustix::thread::set_no_new_privs(true).map_err(|e| format!("giving up privileges: {e}"))?;
     let root = root::prepare(setup)?;
-    let filters = Filters::new()?;
+    let (filters, count) = (Filters::new(ANSWERS)?, count::program()?);
     // The signal tells that the starting *thread* has ended, which need not be the node's end: so it only wakes the
     // loop, which then looks for its parent. What ends the sandbox is the control socket; this is for a node whose
     // socket has leaked into a process that outlives it.
     let signals = sys::signal_fd(&[libc::SIGUSR1, libc::SIGCHLD]).map_err(|e| format!("watching signals: {e}"))?;
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::USR1)).map_err(|e| format!("watching the node: {e}"))?;
-    let common = Common { uid: setup.uid, gid: setup.gid, trap: root.trap, filters };
+    let root::Root { fuse, trap, note, nowhere, pipes_max } = root;
+    let common = Common { uid: setup.uid, gid: setup.gid, trap, filters, count, pipes_max, nowhere };
     let trapfs = TrapFs::new(setup.uid, setup.gid);
-    Ok((Sandbox { common, trapfs, jobs: Vec::new(), signals, parent }, root))
+    let ready = FromRunner::Ready { trap, trap_note: note };
+    Ok((Sandbox { common, trapfs, jobs: Vec::new(), signals, parent }, fuse, ready))
 }
 
 struct Sandbox {
@@ -105,13 +107,13 @@ struct Running {
 
 impl Sandbox {
     /// Until the node closes its socket. The inits die with this process (PR_SET_PDEATHSIG), and with each its job.
-    fn serve(mut self, mut control: Control, root: Root) -> ExitCode {
+    fn serve(mut self, mut control: Control, fuse: Option<OwnedFd>) -> ExitCode {
         let mut buffer = vec![0; REQUEST_BYTES_MAX];
         loop {
             let interest = if control.outbox.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
             let mut fds = vec![PollFd::new(&control.fd, interest), PollFd::new(&self.signals, PollFlags::IN)];
             // Without a trap the slot repeats the signals: positions stay fixed.
-            fds.push(PollFd::new(root.fuse.as_ref().unwrap_or(&self.signals), PollFlags::IN));
+            fds.push(PollFd::new(fuse.as_ref().unwrap_or(&self.signals), PollFlags::IN));
             for job in &self.jobs {
                 // A closed channel is ready for ever, and the kernel takes its time to end a pid namespace.
                 fds.push(PollFd::new(if job.silent { &job.ended } else { &job.channel }, PollFlags::IN));
@@ -125,7 +127,7 @@ impl Sandbox {
             if ready[1] && !self.parent_lives() {
                 return ExitCode::SUCCESS;
             }
-            if let Some(fuse) = root.fuse.as_ref().filter(|_| ready[2])
+            if let Some(fuse) = fuse.as_ref().filter(|_| ready[2])
                 && let Err(why) = self.answer_trap(fuse, &mut buffer)
             {
                 // Without it touches would go unseen: better no sandbox than a wrong object.

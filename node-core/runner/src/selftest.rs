@@ -84,7 +84,7 @@ fn run() -> Result<(Trap, Vec<Check>), String> {
     let mut sandbox = Sandbox::start(exe.as_os_str(), &setup).map_err(|e| e.to_string())?;
     let mut checks = vec![Check { name: "sandbox".into(), failure: None }];
     let lost = |e: io::Error| format!("the sandbox was lost: {e}");
-    policy(&mut sandbox, &mut checks).map_err(lost)?;
+    policy(&mut sandbox, &ground.dir, &mut checks).map_err(lost)?;
     limits(&mut sandbox, &mut checks).map_err(lost)?;
     let stopped = stop(&mut sandbox).map_err(lost)?;
     checks.push(Check { name: "stop".into(), failure: stopped });
@@ -170,10 +170,13 @@ fn roomy() -> Limits {
     }
 }
 
-fn policy(sandbox: &mut Sandbox, checks: &mut Vec<Check>) -> io::Result<()> {
+fn policy(sandbox: &mut Sandbox, ground: &Path, checks: &mut Vec<Check>) -> io::Result<()> {
     let home = std::env::var_os("HOME").filter(|h| h.as_bytes().starts_with(b"/") && h.len() > 1);
+    let secrets = [Some(ground.as_os_str()), home.as_deref()];
+    let backwards: Vec<Vec<u8>> =
+        secrets.iter().flatten().map(|path| path.as_bytes().iter().rev().copied().collect()).collect();
     let mut args = vec![OsStr::new("policy")];
-    args.extend(home.as_deref());
+    args.extend(backwards.iter().map(|path| OsStr::from_bytes(path)));
     let done = sandbox.complete(&job(1, &args, roomy()))?;
     let stdout = String::from_utf8_lossy(&done.report.stdout);
     let before = checks.len();
@@ -202,7 +205,7 @@ type Judge = fn(&Finished) -> bool;
 /// Runs one probe per limit, all at once.
 fn limits(sandbox: &mut Sandbox, checks: &mut Vec<Check>) -> io::Result<()> {
     let roomy = roomy();
-    let probes: [(&str, Limits, Judge); 8] = [
+    let probes: [(&str, Limits, Judge); 9] = [
         ("cpu", Limits { cpu_s: 1, ..roomy }, |d| d.report.end == End::Limit(LimitKind::Cpu)),
         ("wall", Limits { wall_ms: 300, ..roomy }, |d| d.report.end == End::Limit(LimitKind::Wall)),
         ("memory", Limits { resident_bytes: 64 << 20, ..roomy }, |d| d.report.end == End::Limit(LimitKind::Memory)),
@@ -213,6 +216,7 @@ fn limits(sandbox: &mut Sandbox, checks: &mut Vec<Check>) -> io::Result<()> {
             let made = String::from_utf8_lossy(&d.report.stdout).trim().parse::<u64>();
             d.report.end == End::Limit(LimitKind::Processes) || made.is_ok_and(|n| n < 16)
         }),
+        ("pipes", roomy, |d| d.report.end == End::Limit(LimitKind::KernelObjects)),
         ("stdio", roomy, |d| d.report.end == End::Limit(LimitKind::Stdio) && d.report.stdout.len() == 1 << 20),
     ];
     let mut streams = Vec::new();

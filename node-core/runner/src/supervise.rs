@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
+use crate::count::Counter;
 use crate::job::{Prepared, word};
 use crate::program::Program;
 use crate::sys;
@@ -48,7 +49,14 @@ enum State {
 }
 
 /// Watches until the end.
-pub fn watch(program: Program, limits: &Limits, prepared: &Prepared, channel: &OwnedFd, asked: Instant) -> Seen {
+pub fn watch(
+    program: Program,
+    pipes_max: u64,
+    limits: &Limits,
+    prepared: &Prepared,
+    channel: &OwnedFd,
+    asked: Instant,
+) -> Seen {
     let child_signals = match sys::signal_fd(&[libc::SIGCHLD]) {
         Ok(fd) => fd,
         Err(e) => {
@@ -59,6 +67,7 @@ pub fn watch(program: Program, limits: &Limits, prepared: &Prepared, channel: &O
         out: Pipe::new(program.stdout, limits.stdio_bytes),
         err: Pipe::new(program.stderr, limits.stdio_bytes),
         main: program.pid,
+        counter: Counter::new(program.counted, pipes_max),
         status: None,
         limits,
         prepared,
@@ -81,6 +90,7 @@ struct Watch<'a> {
     out: Pipe,
     err: Pipe,
     main: Pid,
+    counter: Counter,
     status: Option<WaitStatus>,
     limits: &'a Limits,
     prepared: &'a Prepared,
@@ -101,24 +111,20 @@ impl Watch<'_> {
             let now = Instant::now();
             let timeout = self.next_wake(now).map(|at| at.saturating_duration_since(now));
             let ready = {
-                let mut fds = vec![
-                    PollFd::new(channel, PollFlags::IN),
-                    PollFd::new(child_signals, PollFlags::IN),
-                    PollFd::new(&self.out.fd, PollFlags::IN),
-                    PollFd::new(&self.err.fd, PollFlags::IN),
-                ];
+                let mut fds = vec![PollFd::new(channel, PollFlags::IN), PollFd::new(child_signals, PollFlags::IN)];
+                let counter = self.counter.fd();
+                if let Some(fd) = &counter {
+                    fds.push(PollFd::new(fd, PollFlags::IN));
+                }
                 // A closed pipe would be ready for ever.
-                if self.err.closed {
-                    fds.remove(3);
-                }
-                if self.out.closed {
-                    fds.remove(2);
-                }
+                fds.extend([&self.out, &self.err].iter().filter(|pipe| !pipe.closed).map(|pipe| pipe.poll()));
                 let timeout =
                     timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
                 // Interrupted is as good as ready: everything below is tried without blocking.
                 let _ = poll(&mut fds, timeout.as_ref());
-                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
+                let is_ready = |at: usize| !fds[at].revents().is_empty();
+                let asked = if counter.is_some() { fds[2].revents() } else { PollFlags::empty() };
+                (is_ready(0), is_ready(1), asked)
             };
             if ready.0 {
                 self.hear(channel);
@@ -127,6 +133,9 @@ impl Watch<'_> {
                 let mut sink = [0u8; 512];
                 let _ = rustix::io::read(child_signals, &mut sink);
                 self.reap();
+            }
+            if !self.counter.answer(ready.2) {
+                return Some(LimitKind::KernelObjects);
             }
             if !self.out.drain() || !self.err.drain() {
                 return Some(LimitKind::Stdio);
@@ -331,6 +340,10 @@ impl Pipe {
     fn new(fd: OwnedFd, bytes_max: u64) -> Self {
         let bytes_max = if bytes_max == 0 { usize::MAX } else { bytes_max as usize };
         Self { fd, text: Vec::new(), bytes_max, closed: false }
+    }
+
+    fn poll(&self) -> PollFd<'_> {
+        PollFd::new(&self.fd, PollFlags::IN)
     }
 
     /// Takes what is there. False when it is more than allowed.

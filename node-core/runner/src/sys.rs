@@ -97,6 +97,68 @@ pub fn signal_fd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
     }
 }
 
+/// A call that a seccomp program asks its listener about.
+pub struct Question {
+    /// What the answer goes to.
+    pub id: u64,
+    /// Of the call.
+    pub number: libc::c_long,
+}
+
+/// Applies a seccomp program to this process for ever. Needs no-new-privileges, which the library's own function sets
+/// before each program: the first one would refuse it.
+pub fn seccomp(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+    apply_seccomp(program, 0).map(drop)
+}
+
+/// The same, and returns the program's listener.
+pub fn seccomp_listener(program: &[seccompiler::sock_filter]) -> io::Result<OwnedFd> {
+    let fd = apply_seccomp(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn apply_seccomp(program: &[seccompiler::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_long> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        // The kernel's declaration is not const; it only reads.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the program outlives the call, its length is passed, and its instructions have the kernel's layout.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) })
+}
+
+/// The next question; only called when one is there, because it would wait.
+pub fn seccomp_question(listener: &OwnedFd) -> io::Result<Question> {
+    // SAFETY: the kernel wants the structure zeroed, and fills it; it is plain data.
+    unsafe {
+        let mut raw: libc::seccomp_notif = std::mem::zeroed();
+        check(libc::c_long::from(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut raw)))?;
+        Ok(Question { id: raw.id, number: libc::c_long::from(raw.data.nr) })
+    }
+}
+
+/// Lets the call go on, or fail with an error number. Whoever asked may be dead: then there is nobody to answer.
+pub fn seccomp_answer(listener: &OwnedFd, id: u64, error: Option<i32>) {
+    let mut answer = libc::seccomp_notif_resp { id, val: 0, error: -error.unwrap_or(0), flags: 0 };
+    if error.is_none() {
+        answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+    }
+    // SAFETY: the structure outlives the call, which only reads it.
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+}
+
+/// The mount namespace that a process is in now, given its own directory in /proc.
+pub fn mount_namespace(own: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(openat(own, c"ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Enters a mount namespace; this process' root and working directory become that namespace's root.
+pub fn enter_mounts(namespace: &OwnedFd) -> io::Result<()> {
+    // SAFETY: setns changes no memory.
+    check(libc::c_long::from(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) })).map(drop)
+}
+
 /// The signal state that a freshly logged-in shell gives a program: nothing blocked, nothing ignored.
 pub fn reset_signals() {
     // SAFETY: sets default dispositions and an empty mask; there is no other thread.

@@ -129,6 +129,7 @@ fn limit_number(kind: LimitKind) -> i32 {
         LimitKind::OutputFiles => 5,
         LimitKind::Stdio => 6,
         LimitKind::Processes => 7,
+        LimitKind::KernelObjects => 8,
     }
 }
 
@@ -142,6 +143,7 @@ pub fn limit_name(n: i32) -> &'static str {
         5 => "number of output files",
         6 => "standard output",
         7 => "processes",
+        8 => "pipes, locks or signals",
         _ => "unknown",
     }
 }

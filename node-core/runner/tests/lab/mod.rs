@@ -2,6 +2,8 @@
 //! real: the runner, the compilers and the files that they open here.
 #![allow(dead_code)] // Each test program uses its part of it.
 
+pub mod hostile;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
