@@ -257,7 +257,7 @@ fn idle_connections_do_not_keep_the_owner_out() {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(8) {
         let asked = Instant::now();
-        assert_eq!(get(at, "/", &at.to_string()).status, 404, "there is no page in this folder");
+        assert_eq!(get(at, "/", &at.to_string()).status, 200);
         // The promise is one second; a machine that builds something else at the same time may need longer.
         assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         let mut new_page = page(at, &session);

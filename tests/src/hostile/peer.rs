@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Hostile {
     /// In the Lab's network.
     pub(super) runtime: Runtime,
-    membership: Arc<Membership>,
+    pub(super) membership: Arc<Membership>,
 }
 
 impl Hostile {
@@ -81,6 +81,11 @@ impl Hostile {
 
     /// A connection as a submitter: greeted, and with a slot asked for.
     pub fn dial(&self, address: &str) -> Outcome<Wire<'_>> {
+        self.dial_as(address, hello())
+    }
+
+    /// The same with another greeting.
+    pub fn dial_as(&self, address: &str, hello: pool::Hello) -> Outcome<Wire<'_>> {
         let Link { control_tx, mut control_rx, bulk_tx, mut bulk_rx, closer, peer, .. } = self.link(address)?;
         let (heard, frames) = channel();
         let (got, chunks) = channel();
@@ -119,7 +124,7 @@ impl Hostile {
             credits,
             _open: closer,
         };
-        wire.say(Kind::Hello(hello()));
+        wire.say(Kind::Hello(hello));
         wire.say(Kind::Demand(pool::Demand { slots: 2 }));
         Ok(wire)
     }
@@ -154,6 +159,11 @@ impl Wire<'_> {
     /// Says it; a node that has hung up does not hear it.
     pub fn say(&self, kind: Kind) {
         let _ = self.hostile.runtime.block_on(self.control.send(Frame { kind: Some(kind) }));
+    }
+
+    /// Says what no release knows yet: a message without any field of this one.
+    pub fn say_nothing_known(&self) {
+        let _ = self.hostile.runtime.block_on(self.control.send(Frame { kind: None }));
     }
 
     /// Sends a piece of a large content.

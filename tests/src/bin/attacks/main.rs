@@ -4,6 +4,7 @@
 mod archive;
 mod board;
 mod compiler;
+mod flood;
 mod roots;
 mod stranger;
 mod submitter;
@@ -18,8 +19,8 @@ use board::Board;
 
 /// Cases that a whole run covers.
 const CASES: &[&str] = &[
-    "1", "5", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "26", "27", "28", "29", "30", "31",
-    "32", "33", "root",
+    "1", "5", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "21", "24", "26", "27", "28", "29",
+    "30", "31", "32", "33", "root",
 ];
 
 /// Runs attacks on a worker and on a submitter.
@@ -39,9 +40,12 @@ fn main() {
     if let Err(e) = roots::attacks(&mut board) {
         board.failed(e.to_string());
     }
+    if let Err(e) = flood::attacks(&mut board) {
+        board.failed(e.to_string());
+    }
     // `--only stranger` needs none of what the others need.
     let is_trust = |(case, name): &(&str, &str)| args.only == *case || args.only == *name;
-    let is_other = ["stranger", "another root"].iter().any(|own| args.only.starts_with(own));
+    let is_other = ["stranger", "another root", "flood"].iter().any(|own| args.only.starts_with(own));
     if !is_other && !trust::NAMES.iter().any(is_trust) {
         if let Err(e) = on_a_worker(&mut board) {
             board.failed(e.to_string());
