@@ -80,22 +80,13 @@ fn path_in(state: &Path) -> PathBuf {
 
 /// What the node before this one knew.
 pub(super) fn read(state: &Path) -> Kept {
-    let path = path_in(state);
-    let text = match std::fs::metadata(&path) {
-        Err(_) => return Kept::default(),
-        Ok(meta) if !meta.is_file() || meta.len() > FILE_BYTES_MAX => Err("it is none of ours".to_owned()),
-        Ok(_) => std::fs::read(&path).map_err(|e| e.to_string()),
+    let File { standings, findings } = match crate::store::read_json::<File>(&path_in(state), FILE_BYTES_MAX) {
+        Some(file) => file,
+        None => return Kept::default(),
     };
-    match text.and_then(|text| serde_json::from_slice::<File>(&text).map_err(|e| e.to_string())) {
-        Ok(File { standings, findings }) => Kept {
-            standings: standings.into_iter().take(PEERS_MAX).collect(),
-            findings: findings.into_iter().take(FINDINGS_MAX).collect(),
-        },
-        Err(why) => {
-            crate::log::warn(&format!("{} is not read, so every PC counts as a new one: {why}", path.display()));
-            let _ = std::fs::rename(&path, path.with_extension("json.damaged"));
-            Kept::default()
-        }
+    Kept {
+        standings: standings.into_iter().take(PEERS_MAX).collect(),
+        findings: findings.into_iter().take(FINDINGS_MAX).collect(),
     }
 }
 
