@@ -113,6 +113,46 @@ pub const SIBLINGS_MAX: usize = 128;
 pub const FAULTS_PER_JOB_MAX: usize = 4096;
 /// Job records kept in memory and shown by `explain`.
 pub const JOB_RECORDS_MAX: usize = 20_000;
+/// Proofs of toolchains of one submitter that wait for a slot on a worker. It has one on its way at a time; older ones
+/// had one for each of their compilers.
+pub const PROOFS_WAITING_MAX: usize = 32;
+/// Proofs of one toolchain over one link: some twenty, each of them up to eight times.
+pub const PROOFS_PER_TOOLCHAIN_MAX: u32 = 256;
+/// Toolchains of one submitter that are proved over one link.
+pub const TOOLCHAINS_PER_LINK_MAX: usize = 128;
+/// Largest job that proves a toolchain: its command line. Those that wait are held in memory.
+pub const PROOF_BYTES_MAX: usize = 256 << 10;
+/// CPU and wall time of a proof: it compiles some lines.
+pub const PROOF_TIME_MAX: Duration = Duration::from_secs(60);
+/// Contents of results that all guests of a worker together hold in the node's memory until their submitters take them;
+/// beyond it they wait in files without a name. As much as a hundred objects of a debug build.
+pub const RESULTS_MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// One content in memory: what is larger goes into a file in any case, piece by piece.
+pub const RESULT_CONTENT_MEMORY_BYTES_MAX: u64 = 8 << 20;
+/// Contents inside one result, packed: with standard output and error it is to fit into a control message.
+pub const RESULT_INLINE_BYTES_MAX: usize = 512 << 10;
+/// Bytes, packed, that wait for one submitter before no further job of it starts: two or three large outputs.
+pub const RESULTS_UNTAKEN_BYTES_MAX: u64 = 128 << 20;
+/// Answers without contents that wait for one submitter; whoever asks more and reads nothing is disconnected.
+pub const ANSWERS_UNTAKEN_MAX: u64 = 65_536;
+/// Files that hold results, all submitters', packed: what a few running jobs may still write when nobody takes anything.
+/// Beyond it a result is dropped, and its submitter told.
+pub const RESULTS_FILES_BYTES_MAX: u64 = 4 << 30;
+/// A submitter that takes nothing for this long although something waits is disconnected.
+pub const RESULTS_UNTAKEN_TIME: Duration = Duration::from_secs(60);
+/// Chunks of one submitter's uploads that wait in memory for its guest's thread: 70 ms at 1 Gbit/s. While they do, its
+/// bulk stream is not read.
+pub const GUEST_CHUNKS_BYTES_MAX: usize = 8 << 20;
+/// Deltas that wait in memory for guests' threads, all submitters'. Further ones wait in files.
+pub const DELTAS_MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of what one submitter sent that wait for its guest's thread, wherever. Packed, all that a large tree has in files
+/// too small for an upload is some hundred megabytes.
+pub const GUEST_WAITING_BYTES_MAX: u64 = 1 << 30;
+/// How fast a worker reads what others keep on it to find what has rotted: 10 GiB take 11 minutes of a day, and a disk that
+/// reads 500 MB/s is asked for a thirtieth of that.
+pub const SCRUB_BYTES_PER_S: u64 = 16 << 20;
+/// Between two such passes over one submitter's files.
+pub const SCRUB_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Submitters that hold a sandbox on one worker at a time.
 pub const SUBMITTERS_MAX: usize = 64;
 /// PCs that wait for a keeper's yes at a time, those with an invitation apart from those without: more than one person

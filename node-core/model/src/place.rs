@@ -9,6 +9,7 @@ mod dispatch;
 mod events;
 mod fair;
 mod peer;
+mod proofs;
 mod submitter;
 mod worker;
 

@@ -139,6 +139,8 @@ reasons! {
     ToolchainUntrusted = "toolchain-untrusted", Toolchain, "the other machine does not take compilers from this one";
     /// Did not reproduce the probe's bytes, or did not report every fault.
     ToolchainUnverified = "toolchain-unverified", Toolchain, "the compiler did not reproduce its probe on the other machine; potluck toolchain verify";
+    /// A proof of a toolchain that was proved already, or was tried too often.
+    ProofRefused = "proof-refused", Toolchain, "the compiler is not checked again on the other machine; restart Potluck here to begin anew";
     /// Not a member of a team.
     NoTeam = "no-team", Pool, "this PC is in no team; potluck team create or potluck team join";
     /// Nobody reachable.

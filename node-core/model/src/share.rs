@@ -9,12 +9,16 @@
 //! that setting the wall clock or a change to summer time makes no pause longer; what people are shown is the wall clock.
 
 mod hours;
+mod room;
 mod settings;
 
 use std::time::Duration;
 
 pub use hours::{Hours, Wall};
+pub use room::{JOB_BYTES_MIN, JOB_BYTES_USUAL, JobMemory};
 pub use settings::{Battery, Contradiction, Cores, Preset, Settings};
+
+use room::Level;
 
 /// A locked screen counts as away after this time (UX 2.4): whoever locks it by mistake unlocks it before.
 pub const AWAY_AFTER_LOCK: Duration = Duration::from_secs(5);
@@ -165,6 +169,8 @@ pub struct Facts {
     pub disk: Option<Disk>,
     /// Jobs of others that run or are stopped here.
     pub jobs: u32,
+    /// What a further one is expected to take, in bytes ([`JobMemory::predicted`]); 0: nothing is known.
+    pub job_bytes: u64,
 }
 
 /// The state of UX 2.1, without what only the node knows.
@@ -208,6 +214,8 @@ pub struct Decision {
     pub state: State,
     /// What happens to jobs that run.
     pub act: Act,
+    /// Memory is why there are not more slots.
+    pub memory_limits: bool,
     /// Presence counts and the person is here: nothing sudden is to be expected before they have left.
     pub in_use: bool,
     /// When the state ends by itself, if that is known.
@@ -227,10 +235,10 @@ pub struct Policy {
     gate_since: Option<Duration>,
     /// The gate is shut.
     gated: bool,
-    /// Slots that the owner's load leaves, after hysteresis.
-    level: u32,
-    /// A move of `level`: its direction, since when, and the value nearest to the present one that was seen.
-    moving: Option<(bool, Duration, u32)>,
+    /// Slots that the owner's load leaves.
+    level: Level,
+    /// Slots that the owner's memory leaves.
+    room: Level,
     stopped_since: Option<Duration>,
     shed_at: Option<Duration>,
     /// What held last: the answer while the start is delayed.
@@ -247,8 +255,8 @@ impl Policy {
             clear_since: None,
             gate_since: None,
             gated: false,
-            level: cores,
-            moving: None,
+            level: Level::at(cores),
+            room: Level::at(cores),
             stopped_since: None,
             shed_at: None,
             last: HeldReason::CpuBusy,
@@ -268,8 +276,16 @@ impl Policy {
     /// The decision at `now`, with the wall clock of this place.
     pub fn decide(&mut self, now: Duration, wall: Wall, facts: &Facts) -> Decision {
         let slots_max = facts.promise.unwrap_or_else(|| self.settings.most(self.cores));
-        let none =
-            |state, act| Decision { slots: 0, slots_max, state, act, in_use: false, resumes_at: None, wake_at: None };
+        let none = |state, act| Decision {
+            slots: 0,
+            slots_max,
+            state,
+            act,
+            memory_limits: false,
+            in_use: false,
+            resumes_at: None,
+            wake_at: None,
+        };
         if !facts.on {
             self.rest();
             return none(State::Off, Act::Kill);
@@ -298,15 +314,19 @@ impl Policy {
 
     /// Nothing is given: whatever was measured over time begins anew.
     fn rest(&mut self) {
-        (self.clear_since, self.gate_since, self.gated, self.moving) = (None, None, false, None);
+        (self.clear_since, self.gate_since, self.gated) = (None, None, false);
         (self.stopped_since, self.shed_at, self.last) = (None, None, HeldReason::CpuBusy);
-        self.level = self.cores;
+        (self.level, self.room) = (Level::at(self.cores), Level::at(self.cores));
     }
 
     fn weigh(&mut self, now: Duration, wall: Wall, facts: &Facts, slots_max: u32) -> Decision {
         let mut wake: Option<Duration> = None;
         let mut by = |at: Duration| wake = Some(wake.map_or(at, |wake| wake.min(at)));
         self.follow_load(now, facts.load);
+        if let Some(memory) = facts.memory {
+            let fits = room::fits(memory, self.settings.keep_free(memory.total), facts.job_bytes, facts.jobs);
+            self.room.follow(now, fits.min(self.cores));
+        }
         let in_use = self.settings.looks_at_presence() && !self.is_away(facts.presence);
         if in_use && let Some(rest) = self.away_in(facts.presence) {
             by(now + rest);
@@ -319,9 +339,9 @@ impl Policy {
             (HeldReason::Schedule, opens != Some(Duration::ZERO)),
             (
                 HeldReason::CpuBusy,
-                facts.unchecked || if self.settings.has_gate() { self.gated } else { self.level == 0 },
+                facts.unchecked || if self.settings.has_gate() { self.gated } else { self.level.value == 0 },
             ),
-            (HeldReason::Memory, facts.memory.is_some_and(|memory| self.is_short(memory))),
+            (HeldReason::Memory, self.room.value == 0 || facts.memory.is_some_and(|memory| self.is_short(memory))),
             (HeldReason::Disk, self.settings.is_full(facts.disk)),
             (HeldReason::OwnBuild, facts.own_build),
         ];
@@ -335,7 +355,8 @@ impl Policy {
         let held = conditions.iter().find(|(_, holds)| *holds).map(|(reason, _)| *reason);
         let starting = self.clear_since.map_or(now + START_AFTER, |since| since + START_AFTER);
         let (state, act) = (State::Giving, Act::Run);
-        let none = Decision { slots: 0, slots_max, state, act, in_use, resumes_at: None, wake_at: None };
+        let none =
+            Decision { slots: 0, slots_max, state, act, memory_limits: false, in_use, resumes_at: None, wake_at: None };
         let mut decision = match held {
             Some(reason) => {
                 self.last = reason;
@@ -348,8 +369,8 @@ impl Policy {
                 Decision { state: State::Held(self.last), act, ..none }
             }
             None => {
-                let slots = if self.settings.has_gate() { cap } else { cap.min(self.level) };
-                Decision { slots, ..none }
+                let slots = if self.settings.has_gate() { cap } else { cap.min(self.level.value) };
+                Decision { slots: slots.min(self.room.value), memory_limits: self.room.value < slots, ..none }
             }
         };
         // Who comes back finds what is above the smaller number gone at once, not when it ends by itself.
@@ -415,20 +436,6 @@ impl Policy {
             (self.gated, self.gate_since) = (above, None);
         }
         let raw = (u64::from(self.cores) * u64::from(100 - load) / 100) as u32;
-        if raw == self.level {
-            self.moving = None;
-            return;
-        }
-        let up = raw > self.level;
-        let (since, nearest) = match self.moving {
-            Some((direction, since, nearest)) if direction == up => {
-                (since, if up { nearest.min(raw) } else { nearest.max(raw) })
-            }
-            _ => (now, raw),
-        };
-        self.moving = Some((up, since, nearest));
-        if now >= since + if up { START_AFTER } else { SHRINK_AFTER } {
-            (self.level, self.moving) = (nearest, None);
-        }
+        self.level.follow(now, raw);
     }
 }

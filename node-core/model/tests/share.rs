@@ -164,6 +164,33 @@ fn a_little_keeps_a_quarter_while_in_use_and_kills_the_rest_at_once() {
 }
 
 #[test]
+fn each_slot_has_its_memory() {
+    const GIB: u64 = 1 << 30;
+    let mut desk = Desk::new(Settings::default());
+    let facts = |available, jobs, job_bytes| Facts {
+        memory: Some(Memory { total: 16 * GIB, available, pressure: 0.0 }),
+        jobs,
+        job_bytes,
+        ..away()
+    };
+    // 15 % of 16 GiB are the owner's; nothing is known of the jobs.
+    assert_eq!(desk.during(s(10), &facts(10 * GIB, 0, 0)).slots, 7);
+    let few = desk.during(s(10), &facts(4 * GIB, 0, 0));
+    assert_eq!((few.slots, few.memory_limits, few.state), (3, true, State::Giving));
+    // What runs has its memory already.
+    assert_eq!(desk.during(s(10), &facts(4 * GIB, 2, 0)).slots, 5);
+    // Jobs that take more leave room for fewer.
+    assert_eq!(desk.during(s(10), &facts(8 * GIB, 0, 2 * GIB)).slots, 2);
+    // A moment's hunger costs nothing, and its end gives nothing back at once.
+    assert_eq!(desk.during(s(1), &facts(4 * GIB, 0, 2 * GIB)).slots, 2);
+    let none = desk.during(s(10), &facts(4 * GIB, 0, 2 * GIB));
+    assert_eq!((none.slots, none.state), (0, State::Held(HeldReason::Memory)));
+    assert_eq!(desk.during(s(2), &facts(16 * GIB, 0, 2 * GIB)).slots, 0);
+    let all = desk.during(s(20), &facts(16 * GIB, 0, 512 << 20));
+    assert_eq!((all.slots, all.memory_limits), (7, false));
+}
+
+#[test]
 fn short_memory_takes_no_job_and_half_of_it_costs_the_newest() {
     let mut desk = Desk::preset(Preset::Dedicated);
     let memory =

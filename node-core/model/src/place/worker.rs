@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fair::{level, max_min};
-use crate::ids::{JobId, NodeId};
+use super::proofs::Proofs;
+use crate::ids::{JobId, NodeId, ToolchainId};
 use crate::limits::{JOBS_PER_PEER_MAX, SUBMITTERS_MAX};
 use crate::reason::Reason;
 
@@ -62,6 +63,29 @@ pub enum Event {
         peer: NodeId,
         /// Its number there.
         job: JobId,
+    },
+    /// A proof of a toolchain arrived: it needs no credit, but a slot to run in, and waits for one.
+    ProofArrived {
+        /// From whom.
+        peer: NodeId,
+        /// Its number there.
+        job: JobId,
+        /// What is proved.
+        toolchain: ToolchainId,
+    },
+    /// A submitter says that a toolchain has proved itself here: no further proof of it is due.
+    Proved {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        toolchain: ToolchainId,
+    },
+    /// A submitter does not take its results as fast as they come, or does so again: while that lasts nothing of it starts.
+    Laden {
+        /// Who.
+        peer: NodeId,
+        /// Too much waits for it.
+        laden: bool,
     },
     /// A submitter takes a job back.
     Cancel {
@@ -146,11 +170,28 @@ struct Submitter {
     /// What was promised before it was lowered, and when that was.
     before: (u32, Duration),
     jobs: BTreeMap<JobId, Held>,
+    proofs: Proofs,
+    /// Too many results wait for it.
+    laden: bool,
 }
 
 impl Submitter {
     fn held(&self) -> u32 {
         self.jobs.len() as u32
+    }
+
+    /// What waits for a slot waits no longer than this.
+    fn hurry(&mut self, soon: Duration) {
+        for held in self.jobs.values_mut() {
+            if let Held::Queued { until, .. } = held {
+                *until = Some(until.map_or(soon, |until| until.min(soon)));
+            }
+        }
+    }
+
+    /// Slots that are worth something to it.
+    fn wants(&self, slots: u32) -> u32 {
+        if self.laden { 0 } else { self.demand.min(slots) }
     }
 
     fn running(&self) -> u32 {
@@ -164,6 +205,8 @@ struct Run {
     job: JobId,
     /// Being killed: takes a slot until it is gone, but is nobody's job any more.
     unwanted: bool,
+    /// It proves a toolchain.
+    proof: bool,
 }
 
 /// Divides slots and admits jobs.
@@ -209,10 +252,26 @@ impl Worker {
                 }
             }
             Event::Arrived { peer, job } => self.arrived(now, peer, job, actions),
+            Event::ProofArrived { peer, job, toolchain } => self.proof_arrived(peer, job, toolchain, actions),
+            Event::Proved { peer, toolchain } => {
+                if let Some(submitter) = self.submitters.get_mut(&peer) {
+                    submitter.proofs.proved(toolchain);
+                }
+            }
+            Event::Laden { peer, laden } => {
+                if let Some(submitter) = self.submitters.get_mut(&peer) {
+                    submitter.laden = laden;
+                    if laden {
+                        submitter.hurry(now + QUEUE_WAIT);
+                    }
+                }
+            }
             Event::Cancel { peer, job } => {
                 if let Some(submitter) = self.submitters.get_mut(&peer) {
                     let held = submitter.jobs.remove(&job);
+                    submitter.proofs.remove(job);
                     self.unwanted(held, actions);
+                    self.kill_proof(peer, Some(job), actions);
                 }
             }
             Event::Ended { run, faulted } => self.ended(now, run, faulted),
@@ -246,6 +305,11 @@ impl Worker {
         self.runs.len() as u32
     }
 
+    /// Of them those that prove a toolchain.
+    pub fn proving(&self) -> u32 {
+        self.runs.values().filter(|run| run.proof).count() as u32
+    }
+
     /// Jobs of a submitter that wait or run here, and what it is promised.
     pub fn share_of(&self, peer: NodeId) -> (u32, u32) {
         self.submitters.get(&peer).map_or((0, 0), |submitter| (submitter.held(), submitter.promised))
@@ -254,17 +318,14 @@ impl Worker {
     fn set_slots(&mut self, now: Duration, slots: u32) {
         if slots < self.slots {
             // What waits was promised a slot that is gone.
-            for held in self.submitters.values_mut().flat_map(|submitter| submitter.jobs.values_mut()) {
-                if let Held::Queued { until, .. } = held {
-                    let soon = if slots == 0 { now } else { now + QUEUE_WAIT };
-                    *until = Some(until.map_or(soon, |until| until.min(soon)));
-                }
-            }
+            let soon = if slots == 0 { now } else { now + QUEUE_WAIT };
+            self.submitters.values_mut().for_each(|submitter| submitter.hurry(soon));
         }
         self.slots = slots;
     }
 
     fn submitter_down(&mut self, peer: NodeId, actions: &mut Vec<Action>) {
+        self.kill_proof(peer, None, actions);
         for held in self.submitters.remove(&peer).into_iter().flat_map(|submitter| submitter.jobs.into_values()) {
             self.unwanted(Some(held), actions);
         }
@@ -274,6 +335,28 @@ impl Worker {
         if let Some(Held::Running(run)) = held {
             self.runs.get_mut(&run).expect("a running job has a run").unwanted = true;
             actions.push(Action::Kill { run });
+        }
+    }
+
+    /// Kills a submitter's proof that runs: this one, or whichever it is.
+    fn kill_proof(&mut self, peer: NodeId, which: Option<JobId>, actions: &mut Vec<Action>) {
+        let is_meant = |run: &Run| run.proof && run.peer == peer && which.is_none_or(|job| job == run.job);
+        for (number, run) in self.runs.iter_mut().filter(|(_, run)| is_meant(run) && !run.unwanted) {
+            run.unwanted = true;
+            actions.push(Action::Kill { run: *number });
+        }
+    }
+
+    fn proof_arrived(&mut self, peer: NodeId, job: JobId, toolchain: ToolchainId, actions: &mut Vec<Action>) {
+        let refuse = |reason| Action::Refuse { peer, job, reason };
+        let Some(submitter) = self.submitters.get_mut(&peer) else { return actions.push(refuse(Reason::NoFreeSlot)) };
+        // A number in use, as for jobs.
+        if submitter.jobs.contains_key(&job) || submitter.proofs.has(job) {
+            return;
+        }
+        match submitter.proofs.arrived(job, toolchain, self.next_seq) {
+            Ok(()) => self.next_seq += 1,
+            Err(reason) => actions.push(refuse(reason)),
         }
     }
 
@@ -292,6 +375,7 @@ impl Worker {
             Some(Held::Reserved { .. }) => Some(None),
             // The number is in use: a fault of the submitter, which must not reach the job that has it.
             Some(_) => return,
+            None if submitter.proofs.has(job) => return,
             None if slots == 0 || held as usize >= JOBS_PER_PEER_MAX => None,
             None if held < submitter.promised => Some(None),
             None if held < submitter.before.0 && now < submitter.before.1 + REVOKE_GRACE => {
@@ -311,7 +395,9 @@ impl Worker {
     fn ended(&mut self, now: Duration, run: u64, faulted: bool) {
         let Some(run) = self.runs.remove(&run) else { return };
         let Some(submitter) = self.submitters.get_mut(&run.peer).filter(|_| !run.unwanted) else { return };
-        if faulted {
+        if run.proof {
+            submitter.proofs.remove(run.job);
+        } else if faulted {
             submitter.jobs.insert(run.job, Held::Reserved { until: now + FAULT_HOLD });
         } else {
             submitter.jobs.remove(&run.job);
@@ -326,6 +412,15 @@ impl Worker {
                 self.unwanted(Some(held), actions);
                 actions.push(Action::Reclaimed { peer, job });
             }
+            self.put_off_proof(peer, actions);
+        }
+    }
+
+    /// A proof whose slot is taken back is killed, and waits to run again: nobody but this worker can run it.
+    fn put_off_proof(&mut self, peer: NodeId, actions: &mut Vec<Action>) {
+        self.kill_proof(peer, None, actions);
+        if let Some(submitter) = self.submitters.get_mut(&peer) {
+            submitter.proofs.put_off();
         }
     }
 
@@ -334,8 +429,12 @@ impl Worker {
         let wanted: Vec<u64> = self.runs.iter().filter(|(_, run)| !run.unwanted).map(|(number, _)| *number).collect();
         for number in wanted.into_iter().skip(keep as usize) {
             let run = self.runs.get_mut(&number).expect("listed above");
-            run.unwanted = true;
             let (peer, job) = (run.peer, run.job);
+            if run.proof {
+                self.put_off_proof(peer, actions);
+                continue;
+            }
+            run.unwanted = true;
             if let Some(submitter) = self.submitters.get_mut(&peer) {
                 submitter.jobs.remove(&job);
             }
@@ -382,21 +481,33 @@ impl Worker {
             if taken >= self.slots as usize {
                 return;
             }
-            let oldest = |submitter: &Submitter| {
+            let queued = |submitter: &Submitter| {
                 let queued = submitter.jobs.iter().filter_map(|(job, held)| match held {
-                    Held::Queued { seq, .. } => Some((*seq, *job)),
+                    Held::Queued { seq, .. } => Some((*seq, *job, false)),
                     _ => None,
                 });
                 queued.min()
             };
-            let next = self.submitters.iter().filter_map(|(peer, submitter)| {
-                let (seq, job) = oldest(submitter)?;
-                Some((submitter.running(), seq, *peer, job))
+            // Half of the slots stay with jobs, whoever proves; a submitter proves one thing at a time.
+            let may_prove = self.proving() < self.slots.div_ceil(2);
+            let is_proving = |peer: NodeId| self.runs.values().any(|run| run.proof && run.peer == peer);
+            let taking = self.submitters.iter().filter(|(_, submitter)| !submitter.laden);
+            let next = taking.filter_map(|(peer, submitter)| {
+                let proves = is_proving(*peer);
+                let proof = submitter.proofs.oldest().filter(|_| may_prove && !proves);
+                let proof = proof.map(|(seq, job)| (seq, job, true));
+                let (seq, job, is_proof) = queued(submitter).into_iter().chain(proof).min()?;
+                Some((submitter.running() + u32::from(proves), seq, *peer, job, is_proof))
             });
-            let Some((_, run, peer, job)) = next.min() else { return };
-            // Arrivals are numbered once, and each is started at most once: the same number names the run.
-            self.runs.insert(run, Run { peer, job, unwanted: false });
-            self.submitters.get_mut(&peer).expect("found above").jobs.insert(job, Held::Running(run));
+            let Some((_, seq, peer, job, proof)) = next.min() else { return };
+            let submitter = self.submitters.get_mut(&peer).expect("found above");
+            // Arrivals are numbered once, and each job is started at most once: the same number names the run. A proof that
+            // was put off runs again, under a number of its own.
+            let run = if proof { submitter.proofs.start(job, &mut self.next_seq) } else { seq };
+            if !proof {
+                submitter.jobs.insert(job, Held::Running(run));
+            }
+            self.runs.insert(run, Run { peer, job, unwanted: false, proof });
             actions.push(Action::Start { run, peer, job });
         }
     }
@@ -409,22 +520,25 @@ impl Worker {
 
     /// Recomputes all promises and tells those that changed.
     fn promise(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let demands: Vec<u32> = self.submitters.values().map(|submitter| submitter.demand.min(self.slots)).collect();
+        // What proves a toolchain takes a slot that cannot be promised.
+        let slots = self.slots.saturating_sub(self.proving());
+        let demands: Vec<u32> = self.submitters.values().map(|submitter| submitter.wants(slots)).collect();
         let held: Vec<u32> = self.submitters.values().map(Submitter::held).collect();
-        let fair = max_min(self.slots, &demands, self.turn);
+        let fair = max_min(slots, &demands, self.turn);
         let ahead: Vec<u32> = self.submitters.values().zip(&fair).map(|(it, fair)| self.ahead(it, *fair)).collect();
         // Jobs beyond a share that became smaller still take slots: those are promised when they are free. A job in hand
         // is no such, or the near would pay for the far.
         let kept = |i: usize| if held[i] > fair[i] + ahead[i] { held[i] } else { held[i].min(fair[i]) };
         let kept: Vec<u32> = (0..held.len()).map(kept).collect();
-        let free = self.slots.saturating_sub(kept.iter().sum());
+        let free = slots.saturating_sub(kept.iter().sum());
         let reach = level(free, &fair, &kept, self.turn);
         let mut promises: Vec<u32> = fair.iter().zip(&reach).map(|(fair, reach)| *fair.min(reach)).collect();
         // An idle submitter has one credit as long as nobody wants it: its first job needs no round trip.
         let taken: u32 = promises.iter().zip(&held).map(|(promise, held)| promise.max(held)).sum();
-        let mut spare = self.slots.saturating_sub(taken);
+        let mut spare = slots.saturating_sub(taken);
         let count = promises.len();
-        for i in (0..count).map(|i| (i + self.turn) % count) {
+        let laden: Vec<bool> = self.submitters.values().map(|submitter| submitter.laden).collect();
+        for i in (0..count).map(|i| (i + self.turn) % count).filter(|i| !laden[*i]) {
             if spare > 0 && demands[i] == 0 && held[i] == 0 {
                 promises[i] = 1;
                 spare -= 1;
@@ -448,9 +562,14 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{PROOFS_PER_TOOLCHAIN_MAX, PROOFS_WAITING_MAX};
 
     fn id(n: u8) -> NodeId {
         NodeId([n; 32])
+    }
+
+    fn tool(n: u8) -> ToolchainId {
+        ToolchainId(crate::ids::Digest([n; 32]))
     }
 
     fn ms(ms: u64) -> Duration {
@@ -482,6 +601,10 @@ mod tests {
 
         fn arrive(&mut self, n: u8, job: u64) -> Vec<Action> {
             self.on(Event::Arrived { peer: id(n), job: JobId(job) })
+        }
+
+        fn prove(&mut self, n: u8, job: u64, toolchain: u8) -> Vec<Action> {
+            self.on(Event::ProofArrived { peer: id(n), job: JobId(job), toolchain: tool(toolchain) })
         }
 
         fn promised(&self, n: u8) -> u32 {
@@ -617,6 +740,86 @@ mod tests {
         assert_eq!(lab.arrive(1, 0).len(), 1);
         assert_eq!(lab.arrive(1, 1), []);
         assert_eq!(lab.worker.running(), 1);
+    }
+
+    #[test]
+    fn a_proof_takes_a_slot_and_each_submitter_proves_one_thing_at_a_time() {
+        let mut lab = Lab::new(1, 2);
+        let started = |actions: &[Action]| {
+            let runs = actions.iter().filter_map(|a| if let Action::Start { run, .. } = a { Some(*run) } else { None });
+            runs.collect::<Vec<u64>>()
+        };
+        let actions: Vec<Action> = (0..20).flat_map(|job| lab.prove(1, job, 9)).collect();
+        let mut runs = started(&actions);
+        assert_eq!((runs.len(), lab.worker.running(), lab.worker.proving()), (1, 1, 1));
+        assert_eq!((lab.promised(1), lab.promised(2)), (0, 0), "the slot is taken");
+        assert_eq!(lab.arrive(2, 0), [refusal(2, 0)]);
+        // Whoever waited longest is next, one after the other.
+        for n in 1..=20 {
+            let over = Event::Ended { run: runs.pop().unwrap(), faulted: true };
+            runs = started(&lab.on(over));
+            assert_eq!((runs.len(), lab.worker.running()), (usize::from(n < 20), u32::from(n < 20)));
+        }
+        assert_eq!((lab.worker.proving(), lab.promised(1)), (0, 1));
+        // With more slots the second submitter's proof does not wait for the first one's, but half is left for jobs.
+        let mut lab = Lab::new(4, 3);
+        (1..=3).for_each(|n| (0..2).for_each(|job| drop(lab.prove(n, job, 9))));
+        assert_eq!(lab.worker.proving(), 2);
+        lab.demand(1, 9);
+        assert_eq!(lab.promised(1), 2);
+    }
+
+    #[test]
+    fn whoever_does_not_take_its_results_gets_no_slot_until_it_does() {
+        let mut lab = Lab::new(2, 2);
+        lab.demand(1, 9);
+        assert_eq!(lab.arrive(1, 0).len(), 1);
+        lab.on(Event::Laden { peer: id(1), laden: true });
+        assert_eq!((lab.promised(1), lab.promised(2)), (0, 1), "what runs goes on, and the rest is for others");
+        // It was promised two until just now.
+        assert!(!lab.arrive(1, 1).iter().any(|a| matches!(a, Action::Start { .. } | Action::Refuse { .. })));
+        lab.prove(1, 2, 9);
+        lab.on(Event::Ended { run: 0, faulted: false });
+        assert_eq!(lab.worker.running(), 0);
+        lab.now += QUEUE_WAIT;
+        assert_eq!(lab.on(Event::Tick), [refusal(1, 1)]);
+        let actions = lab.on(Event::Laden { peer: id(1), laden: false });
+        assert!(matches!(actions[0], Action::Start { job: JobId(2), .. }), "{actions:?}");
+        assert_eq!(lab.promised(1), 1);
+    }
+
+    #[test]
+    fn a_proof_whose_slot_is_taken_back_runs_again_later() {
+        let mut lab = Lab::new(1, 1);
+        assert_eq!(lab.prove(1, 7, 9).last(), Some(&Action::Credits { peer: id(1), slots: 0 }));
+        lab.on(Event::Slots(0));
+        assert_eq!(lab.on(Event::Reclaim), [Action::Kill { run: 1 }]);
+        assert_eq!(lab.on(Event::Slots(1)), [], "the old run is not gone yet");
+        let actions = lab.on(Event::Ended { run: 1, faulted: false });
+        assert_eq!(actions, [Action::Start { run: 2, peer: id(1), job: JobId(7) }]);
+        assert_eq!(lab.on(Event::Shed(0)), [Action::Kill { run: 2 }]);
+        assert_eq!(lab.on(Event::Ended { run: 2, faulted: false }).len(), 1);
+        assert_eq!(lab.on(Event::SubmitterDown { peer: id(1) }), [Action::Kill { run: 3 }]);
+        lab.on(Event::Ended { run: 3, faulted: false });
+        assert_eq!(lab.worker.running(), 0);
+    }
+
+    #[test]
+    fn no_proof_is_due_of_what_was_proved_and_none_without_end() {
+        let mut lab = Lab::new(1, 1);
+        let refused = |job, reason| Action::Refuse { peer: id(1), job: JobId(job), reason };
+        lab.on(Event::Proved { peer: id(1), toolchain: tool(9) });
+        assert_eq!(lab.prove(1, 0, 9), [refused(0, Reason::ProofRefused)]);
+        for job in 0..u64::from(PROOFS_PER_TOOLCHAIN_MAX) {
+            lab.prove(1, job, 8);
+            lab.on(Event::Cancel { peer: id(1), job: JobId(job) });
+            (0..2000).for_each(|run| drop(lab.on(Event::Ended { run, faulted: false })));
+        }
+        assert_eq!(lab.prove(1, 5000, 8), [refused(5000, Reason::ProofRefused)]);
+        // More than wait here are refused, not forgotten.
+        lab.on(Event::Slots(0));
+        (0..PROOFS_WAITING_MAX as u64).for_each(|job| assert_eq!(lab.prove(1, 6000 + job, 7), []));
+        assert_eq!(lab.prove(1, 7000, 7), [refused(7000, Reason::NoFreeSlot)]);
     }
 
     #[test]
