@@ -64,6 +64,11 @@ pub fn pack_bulk(raw: &[u8]) -> std::io::Result<Vec<u8>> {
     BULK_PACKER.with_borrow_mut(|packer| pack_with(packer, BULK_LEVEL, raw))
 }
 
+/// Packs what travels on the bulk stream and is too large to be held, while it is written.
+pub fn bulk_packer<W: std::io::Write>(to: W) -> std::io::Result<zstd::stream::write::Encoder<'static, W>> {
+    zstd::stream::write::Encoder::new(to, BULK_LEVEL)
+}
+
 fn pack_with(packer: &mut Option<Compressor<'static>>, level: i32, raw: &[u8]) -> std::io::Result<Vec<u8>> {
     match packer {
         Some(packer) => packer.compress(raw),

@@ -84,17 +84,21 @@ const SCOPE_WITHIN: Duration = Duration::from_secs(3);
 static SCOPED: AtomicBool = AtomicBool::new(false);
 
 /// Where this process is in a group that does not yield: asks systemd to put a sandbox into a scope that yields the CPU
-/// and the disk to every other one. Call it before the first job, whose processes are born where their runner is. Blocks
-/// for [`SCOPE_WITHIN`] at most.
-pub fn make_yield(pid: u32) {
-    if CpuGroup::own().is_none() {
-        return;
-    }
+/// and the disk to every other one, and in which each job may have a group of its own. Call it before the first job, whose
+/// processes are born where their runner is. The scope's name, if there is one. Blocks for [`SCOPE_WITHIN`] at most.
+pub fn make_yield(pid: u32) -> Option<String> {
+    CpuGroup::own()?;
     let moved = ask_systemd(pid);
     SCOPED.store(moved.is_ok(), Ordering::Relaxed);
     if let Err(error) = moved {
         crate::log::info(&format!("no scope for the sandbox {pid}: {error}"));
+        return None;
     }
+    Some(scope_of(pid))
+}
+
+fn scope_of(pid: u32) -> String {
+    format!("potluck-jobs-{pid}.scope")
 }
 
 /// On a thread of its own: whoever calls may be a task of a runtime, inside which another one cannot be waited for.
@@ -117,8 +121,10 @@ async fn move_to_idle_scope(bus: &zbus::Connection, pid: u32) -> zbus::Result<()
         ("CPUWeight", Value::from(0u64)),
         ("IOWeight", Value::from(1u64)),
         ("CollectMode", Value::from("inactive-or-failed")),
+        // What is below it is ours: see `job_group`.
+        ("Delegate", Value::from(true)),
     ];
-    let name = format!("potluck-jobs-{pid}.scope");
+    let name = scope_of(pid);
     let systemd = SystemdProxy::new(bus).await?;
     if systemd.start_transient_unit(&name, "fail", &properties, &[]).await.is_ok() {
         return Ok(());

@@ -3,35 +3,45 @@
 //! ends jobs does not wait for that order: see `reins`.
 
 mod blob;
+mod care;
 mod delta;
+mod pass;
 mod reins;
 mod report;
 mod speaker;
+mod spool;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use potluck_model::ids::{Digest, NodeId};
-use potluck_model::limits::{BLOB_BYTES_MAX, FAULTS_PER_JOB_MAX, JOBS_PER_PEER_MAX, JobLimits};
+use potluck_model::limits::{
+    ARGS_MAX, BLOB_BYTES_MAX, ENV_MAX, FAULTS_PER_JOB_MAX, GUEST_WAITING_BYTES_MAX, JOBS_PER_PEER_MAX, JobLimits,
+    PROOF_TIME_MAX,
+};
 use potluck_runner::protocol::{Job as RunnerJob, Limits, OutputDir, Setup, Trap};
 use potluck_wire::pool::{self, Frame, frame};
 use prost::Message;
-use tokio::sync::mpsc as tokio_mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc as tokio_mpsc};
 
 use crate::bytes;
+use crate::mirror::scrub::Looked;
 use crate::mirror::{Layers, Mirror, MirrorError};
-use crate::sandbox::{Sandbox, Touched, read_report};
+use crate::sandbox::{Sandbox, Started, read_report};
 use blob::{Blob, HashingFile, Sink};
 pub use delta::unpack_delta;
+pub use pass::Idle;
 use reins::{Reins, Start};
-use report::digest_report;
 pub use report::limit_name;
+use report::{Finished, Large, Reader, end_of};
 use speaker::{Speaker, Word};
+pub use spool::Room;
+use spool::Spool;
 
 /// Where a guest's words go: the link of its submitter.
 #[derive(Clone)]
@@ -46,15 +56,8 @@ pub struct Outlet {
 const TRANSFERS_MAX: usize = 64;
 /// Decompression windows above this are refused: a submitter's own streams need 2 MiB, and each transfer has one.
 const WINDOW_LOG_MAX: u32 = 24;
-/// Proofs that run at a time. They need no credit, so they have a limit of their own.
-const PROBES_MAX: usize = 16;
 /// Output directories of one job: each is a mount. Real ones have one to three.
 const OUTPUT_DIRS_MAX: usize = 64;
-/// Bytes of what a submitter sent that wait for the guest's thread. It has four uploads at a time, each of at most
-/// `BLOB_BYTES_MAX`, and waits for the answer to each: 2 GiB, if no file of them can be packed. Deltas have no such window;
-/// packed, all that a large tree has in files too small for an upload is some hundred megabytes.
-const WAITING_BYTES_MAX: u64 = 3 << 30;
-
 /// For the node: what a guest did.
 #[derive(Debug)]
 pub enum GuestEvent {
@@ -64,6 +67,10 @@ pub enum GuestEvent {
     Misbehaved(NodeId, String),
     /// This worker cannot go on, most likely for want of disk: the link must end, and everything begins anew.
     Unwell(NodeId, String),
+    /// So much waits for the submitter to take it that nothing more is to start for it; or that is over.
+    Laden(NodeId, bool),
+    /// Its mirror was looked at; whether that was the end of a pass.
+    Looked(NodeId, Looked, bool),
     /// Its thread is over, by a fault of ours: nothing that it ran will be answered.
     Over(NodeId),
 }
@@ -102,7 +109,7 @@ pub struct Served {
     /// Whose.
     #[serde(skip)]
     pub peer: NodeId,
-    /// The slot that is free now, by the worker's own number; None: a probe, which takes none.
+    /// The slot that is free now, by the worker's own number.
     #[serde(skip)]
     pub run: Option<u64>,
 }
@@ -116,8 +123,10 @@ pub enum Command {
     Run(u64, Box<pool::Job>),
     /// Nobody wants this run any more.
     Kill(u64),
-    /// A piece of a blob.
-    Chunk(pool::Chunk),
+    /// A delta, where it waits.
+    Delta(spool::Delta),
+    /// A piece of a blob, and its right to be held in memory.
+    Chunk(pool::Chunk, Option<OwnedSemaphorePermit>),
     /// The submitter has a new connection: earlier jobs are void.
     Connected(Outlet),
     /// The connection is gone: kill its jobs, keep the mirror.
@@ -126,27 +135,21 @@ pub enum Command {
     Freeze(bool),
     /// A job's thread has finished.
     Finished(Box<Finished>),
+    /// Begin a pass over the mirror.
+    Pass,
+    /// A piece of a pass was read.
+    Step(Box<pass::Step>),
     /// Forget the mirror.
     Forget,
     /// The node ends.
     Quit,
 }
 
-/// What a job's thread found.
-pub struct Finished {
-    run: u64,
-    result: pool::Result,
-    touched: Touched,
-    lower_written: Vec<Vec<u8>>,
-    poison_written: Vec<u64>,
-    large: Vec<(u64, Vec<u8>)>,
-}
-
 impl Command {
     /// What it takes while it waits, if a submitter may send as much of it as it likes.
     fn waiting_bytes(&self) -> u64 {
         let content = match self {
-            Command::Chunk(chunk) => chunk.encoded_len(),
+            Command::Chunk(chunk, _) => chunk.encoded_len(),
             Command::Frame(kind) => kind.encoded_len(),
             _ => return 0,
         };
@@ -176,7 +179,10 @@ struct Running {
     /// Held until its processes are gone.
     _layers: Vec<Layers>,
     source: String,
+    /// Nothing of it is anybody's compile.
     probe: bool,
+    /// It proves a toolchain: killed, it runs again, and its submitter hears nothing of that.
+    proof: bool,
     /// The node knows that it is over.
     told: bool,
     /// It was not started yet. None: its thread will tell how it ended.
@@ -218,6 +224,10 @@ pub struct GuestSettings {
     pub allow_fuse: bool,
     /// Signs what comes of jobs; None: nothing is signed.
     pub signer: Option<crate::signed::Signer>,
+    /// What all guests together hold of results.
+    pub room: Arc<Room>,
+    /// Whether passes may go on.
+    pub idle: Arc<Idle>,
 }
 
 /// A handle to a guest's thread, and to its jobs.
@@ -226,6 +236,7 @@ pub struct Guest {
     commands: mpsc::Sender<Told>,
     reins: Arc<Reins>,
     events: Events,
+    spool: Spool,
     /// Bytes of its mirror; the largest number: not opened yet.
     mirror_bytes: Arc<AtomicU64>,
 }
@@ -237,6 +248,8 @@ impl Guest {
         let own = tx.clone();
         let reins = Arc::new(Reins::default());
         let (own_reins, own_events) = (Arc::clone(&reins), Arc::clone(&events));
+        let spool = Spool::new(Arc::clone(&settings.room), settings.mirrors.clone());
+        let own_spool = spool.clone();
         let mirror_bytes = Arc::new(AtomicU64::new(u64::MAX));
         let told_bytes = Arc::clone(&mirror_bytes);
         std::thread::Builder::new()
@@ -250,10 +263,13 @@ impl Guest {
                     events,
                     commands: own,
                     reins,
+                    spool: own_spool,
                     speaker: None,
                     mirror: None,
                     running: HashMap::new(),
                     blobs: HashMap::new(),
+                    swept: (Instant::now(), Duration::ZERO),
+                    pass: None,
                     next_run: 1,
                     next_transfer: 1,
                 };
@@ -276,7 +292,7 @@ impl Guest {
                 }
             })
             .expect("a thread can be started");
-        Self { peer, commands: tx, reins, events, mirror_bytes }
+        Self { peer, commands: tx, reins, events, spool, mirror_bytes }
     }
 
     /// Bytes of its mirror, if that was opened.
@@ -294,16 +310,34 @@ impl Guest {
             Command::Connected(_) => self.reins.begin_session(),
             Command::Disconnected | Command::Quit => self.reins.end_session(),
             Command::Forget => self.reins.kill_all(),
-            Command::Run(..) | Command::Frame(_) | Command::Chunk(_) | Command::Finished(_) => {}
+            Command::Run(..) | Command::Frame(_) | Command::Delta(_) | Command::Chunk(..) => {}
+            Command::Pass | Command::Step(_) | Command::Finished(_) => {}
         }
         let (session, bytes) = (self.reins.session(), command.waiting_bytes());
-        if self.reins.waits(bytes, WAITING_BYTES_MAX) {
-            let _ = self.commands.send(Told { command, session, bytes });
+        if self.reins.waits(bytes, GUEST_WAITING_BYTES_MAX) {
+            match self.put_by(command) {
+                Ok(command) => _ = self.commands.send(Told { command, session, bytes }),
+                Err(error) => {
+                    self.reins.taken(bytes);
+                    self.tell(Command::Disconnected);
+                    (self.events)(GuestEvent::Unwell(self.peer, format!("a delta cannot wait here: {error}")));
+                }
+            }
         } else if !self.reins.is_over(session) {
             // Said once: what follows until the link is closed comes over none.
             self.tell(Command::Disconnected);
-            let why = format!("it sends more than is taken: {} MiB wait", WAITING_BYTES_MAX >> 20);
+            let why = format!("it sends more than is taken: {} MiB wait", GUEST_WAITING_BYTES_MAX >> 20);
             (self.events)(GuestEvent::Misbehaved(self.peer, why));
+        }
+    }
+}
+
+impl Guest {
+    /// What waits does not fill the memory.
+    fn put_by(&self, command: Command) -> std::io::Result<Command> {
+        match command {
+            Command::Frame(frame::Kind::Delta(delta)) => Ok(Command::Delta(self.spool.keep_delta(delta)?)),
+            other => Ok(other),
         }
     }
 }
@@ -328,17 +362,29 @@ impl Drop for Farewell {
     }
 }
 
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.end_pass();
+    }
+}
+
 struct Thread {
     peer: NodeId,
     settings: GuestSettings,
     events: Events,
     commands: mpsc::Sender<Told>,
     reins: Arc<Reins>,
+    /// Where results wait: on the disk of the mirrors, which is there for this.
+    spool: Spool,
     /// None: nobody is connected, or a rule was broken, and nothing is taken or said until the next connection.
     speaker: Option<Speaker>,
     mirror: Option<Mirror>,
     running: HashMap<u64, Running>,
     blobs: HashMap<u64, Blob>,
+    /// When the mirror was looked at last, or read whole, and how long that took.
+    swept: (Instant, Duration),
+    /// A pass goes on; true ends it.
+    pass: Option<Arc<AtomicBool>>,
     next_run: u64,
     next_transfer: u64,
 }
@@ -359,6 +405,7 @@ impl Thread {
             // What is on the disk may differ from what is known of it.
             (MirrorError::Io(_), Some(_)) => {
                 self.reins.set_sandbox(None);
+                self.end_pass();
                 self.mirror = None;
                 Ok(())
             }
@@ -398,7 +445,7 @@ impl Thread {
                 if let Some(mirror) = &mut self.mirror {
                     mirror.drop_blobs()?;
                 }
-                self.speaker = Some(Speaker::start(outlet)?);
+                self.speaker = Some(Speaker::start(self.peer, outlet, Arc::clone(&self.events))?);
             }
             Command::Disconnected => self.end_session(),
             // What stands still was told by whoever said this.
@@ -409,6 +456,8 @@ impl Thread {
                 }
             }
             Command::Finished(finished) => self.finished(*finished)?,
+            Command::Pass => self.begin_pass()?,
+            Command::Step(step) => self.next_step(*step)?,
             Command::Forget => {
                 self.reins.kill_all();
                 for run in self.not_started(|_| true) {
@@ -419,9 +468,12 @@ impl Thread {
                     mirror.clear()?;
                 }
             }
-            Command::Chunk(_) | Command::Frame(frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_))
-                if self.is_over(session) => {}
-            Command::Chunk(chunk) => self.chunk(chunk, session)?,
+            Command::Chunk(..) | Command::Delta(_) | Command::Frame(_) if self.is_over(session) => {}
+            Command::Chunk(chunk, _held) => self.chunk(chunk, session)?,
+            Command::Delta(delta) => {
+                let ops = unpack_delta(&delta.read()?)?;
+                self.mirror()?.apply(&ops)?;
+            }
             Command::Run(slot, job) => self.admitted(Some(slot), *job, session)?,
             Command::Kill(slot) => {
                 self.reins.kill_taken(slot);
@@ -429,20 +481,15 @@ impl Thread {
                     self.finished(Finished::never(run))?;
                 }
             }
-            Command::Frame(kind) => self.frame(kind, session)?,
+            Command::Frame(kind) => self.frame(kind)?,
             Command::Quit => {}
         }
         Ok(())
     }
 
-    fn frame(&mut self, kind: frame::Kind, session: u64) -> Result<(), MirrorError> {
+    fn frame(&mut self, kind: frame::Kind) -> Result<(), MirrorError> {
         match kind {
             frame::Kind::MirrorQuery(_) => self.mirror_state(),
-            frame::Kind::Delta(delta) => {
-                let ops = unpack_delta(&delta)?;
-                self.mirror()?.apply(&ops)
-            }
-            frame::Kind::Job(job) => self.admitted(None, job, session),
             _ => Ok(()),
         }
     }
@@ -453,6 +500,11 @@ impl Thread {
         if self.is_over(session) {
             self.log(about, "refused", 0, &pool::Result::default(), 0);
             return Ok(());
+        }
+        if let Err(error) = self.sweep_if_due() {
+            // The session ends with it.
+            self.log(about, "refused", 0, &pool::Result::default(), 0);
+            return Err(error);
         }
         match self.prepare(slot, job, session) {
             Ok(run) => self.launch(run),
@@ -497,6 +549,7 @@ impl Thread {
         if self.mirror.is_none() {
             let base = self.settings.mirrors.join(self.peer.to_string());
             self.mirror = Some(Mirror::open(&base, self.settings.quota_bytes)?);
+            self.swept = (Instant::now(), Duration::ZERO);
         }
         Ok(self.mirror.as_mut().expect("just opened"))
     }
@@ -537,7 +590,8 @@ impl Thread {
         if !state.dirs.is_empty() {
             transfer = self.next_transfer;
             self.next_transfer += 1;
-            self.say(Word::Bulk(transfer, raw))?;
+            let packed = self.spool.pack(&mut &raw[..], raw_bytes)?;
+            self.say(Word::Bulk(transfer, packed, raw_bytes))?;
         }
         let trap = trap.to_owned();
         let state = pool::MirrorState { transfer, raw_bytes, toolchains: Vec::new(), trap };
@@ -551,14 +605,20 @@ impl Thread {
     /// Makes a job ready: its layers are those of now. Returns its number.
     fn prepare(&mut self, slot: Option<u64>, job: pool::Job, session: u64) -> Result<u64, MirrorError> {
         let began = Instant::now();
-        let probes = self.running.values().filter(|r| r.probe).count();
-        if job.probe && probes >= PROBES_MAX || self.running.len() >= JOBS_PER_PEER_MAX {
+        if self.running.len() >= JOBS_PER_PEER_MAX {
             return Err(MirrorError::Refused(format!("{} jobs at a time are too many", self.running.len() + 1)));
+        }
+        if job.argv.len() > ARGS_MAX || job.env.len() > ENV_MAX {
+            return Err(MirrorError::Refused(format!("{} arguments, {} variables", job.argv.len(), job.env.len())));
         }
         if job.outputs.len() > OUTPUT_DIRS_MAX {
             return Err(MirrorError::Refused(format!("{} output directories", job.outputs.len())));
         }
-        let limits = self.settings.limits;
+        let mut limits = self.settings.limits;
+        if job.probe {
+            limits.wall_ms = limits.wall_ms.min(PROOF_TIME_MAX.as_millis() as u64);
+            limits.cpu_s = limits.cpu_s.min(PROOF_TIME_MAX.as_secs());
+        }
         let run = self.next_run;
         self.next_run += 1;
         let mut layers = Vec::new();
@@ -605,6 +665,7 @@ impl Thread {
                 stack_bytes: job.stack_bytes,
             },
             discard_outputs: job.discard_outputs,
+            grouped: false,
         };
         let running = Running {
             id: job.id,
@@ -614,6 +675,7 @@ impl Thread {
             _layers: layers,
             source,
             probe: job.discard_outputs || job.probe,
+            proof: job.probe,
             told: false,
             ready: Some(Ready { job: Box::new(runner_job), order, began }),
         };
@@ -626,32 +688,40 @@ impl Thread {
         let Some(running) = self.running.get_mut(&run) else { return Ok(()) };
         let Some(Ready { job, order, began }) = running.ready.take() else { return Ok(()) };
         let output_paths: Vec<Vec<u8>> = job.outputs.iter().map(|o| o.path.clone()).collect();
-        let (mut stream, touched) = match self.reins.start(running.session, running.slot, &sandbox, job)? {
-            Start::Runs(stream, touched) => (stream, touched),
-            Start::Later(job) => {
-                running.ready = Some(Ready { job, order, began });
-                return Ok(());
-            }
-            Start::Never => return self.finished(Finished::never(run)),
-        };
+        let Started { mut report, touched, group } =
+            match self.reins.start(running.session, running.slot, &sandbox, job)? {
+                Start::Runs(started) => started,
+                Start::Later(job) => {
+                    running.ready = Some(Ready { job, order, began });
+                    return Ok(());
+                }
+                Start::Never => return self.finished(Finished::never(run)),
+            };
         let id = running.id;
         let commands = self.commands.clone();
         let transfer_base = self.next_transfer;
         self.next_transfer += self.settings.limits.output_files;
+        let spool = self.spool.clone();
         std::thread::Builder::new().name("job".into()).stack_size(256 << 10).spawn(move || {
-            let read = read_report(&mut stream);
+            let reader = Reader { run, id, order: &order, output_paths: &output_paths, transfer_base, spool: &spool };
+            let read = read_report(&mut report).and_then(|head| {
+                let head = end_of(head, group.as_ref());
+                reader.read(head, &mut report)
+            });
             // A sandbox that ended before it told what was touched: nobody knows what the report is worth.
-            let read = read.and_then(|report| match touched.recv() {
-                Ok(touched) => Ok((report, touched)),
+            let read = read.and_then(|finished| match touched.recv() {
+                Ok(touched) => Ok(Finished { touched, ..finished }),
                 Err(_) => Err(std::io::Error::other("before it told what the job touched")),
             });
-            let mut finished = match read {
-                Ok(((report, contents), touched)) => Finished {
-                    touched,
-                    ..digest_report(run, id, report, contents, &order, &output_paths, transfer_base)
-                },
-                Err(error) => Finished::not_started(run, id, format!("the sandbox ended: {error}")),
-            };
+            let mut finished = read.unwrap_or_else(|error| {
+                let why = match error.kind() {
+                    std::io::ErrorKind::StorageFull => format!("its outputs: {error}"),
+                    _ => format!("the sandbox ended: {error}"),
+                };
+                Finished::not_started(run, id, why)
+            });
+            // Its processes are gone.
+            drop(group);
             finished.result.wall_us = began.elapsed().as_micros() as u64;
             let command = Command::Finished(Box::new(finished));
             let _ = commands.send(Told { command, session: 0, bytes: 0 });
@@ -691,13 +761,20 @@ impl Thread {
             crate::log::warn(&format!("job {id} of {} did not start: {}", self.peer.short(), result.note));
         }
         self.log(running.about(), end, value, &result, touched.faults.len());
+        if running.proof && end == "killed" {
+            return Ok(());
+        }
         if let (Some(signer), Some(asked)) = (&self.settings.signer, running.asked) {
             signer.sign(self.peer, asked, &mut result);
         }
-        for (transfer, content) in large {
-            self.say(Word::Bulk(transfer, content))?;
+        for Large { transfer, packed, size } in large {
+            self.say(Word::Bulk(transfer, packed, size))?;
         }
-        self.say(Word::Frame(frame::Kind::Result(result)))
+        let word = match self.spool.place(result.encoded_len() as u64) {
+            Some(place) => Word::Result(Box::new(result), place),
+            None => Word::Stored(self.spool.keep(result.encode_to_vec())?),
+        };
+        self.say(word)
     }
 
     fn log(&self, job: About, end: &str, value: i32, result: &pool::Result, faults: usize) {
@@ -799,27 +876,6 @@ impl Thread {
     fn blob_answer(&self, digest: &Digest, error: &str) -> Result<(), MirrorError> {
         let stored = pool::BlobStored { digest: digest.0.to_vec(), error: error.to_owned() };
         self.say(Word::Frame(frame::Kind::BlobStored(stored)))
-    }
-}
-
-impl Finished {
-    /// Of a job that was killed, or whose submitter went, before it was started.
-    fn never(run: u64) -> Self {
-        let mut finished = Self::not_started(run, 0, String::new());
-        finished.result.end = pool::EndKind::EndKilled as i32;
-        finished
-    }
-
-    fn not_started(run: u64, id: u64, note: String) -> Self {
-        let end = pool::EndKind::EndNotStarted as i32;
-        Self {
-            run,
-            result: pool::Result { id, end, note, ..pool::Result::default() },
-            touched: Touched::default(),
-            lower_written: Vec::new(),
-            poison_written: Vec::new(),
-            large: Vec::new(),
-        }
     }
 }
 

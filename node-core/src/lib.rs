@@ -18,6 +18,7 @@ pub mod guest;
 pub mod identity;
 pub mod image;
 pub mod ipc;
+pub mod job_group;
 pub mod keys;
 pub mod log;
 pub mod masquerade;

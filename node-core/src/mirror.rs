@@ -6,6 +6,7 @@
 //! hashed, so that a torn write or a flipped bit is found and never used.
 
 mod generations;
+pub mod scrub;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -32,8 +33,13 @@ type DirIndex = usize;
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Entry {
     Poison(u64),
-    File { digest: Digest, size: u64 },
-    Link,
+    File {
+        digest: Digest,
+        size: u64,
+        stamp: scrub::Stamp,
+    },
+    /// What its target counts as.
+    Link(u64),
     Dir(DirIndex),
 }
 
@@ -242,9 +248,9 @@ impl Mirror {
             for (name, entry) in &dir.names {
                 match entry {
                     Entry::Poison(_) => ops.poison.push(name.to_vec()),
-                    Entry::Link => ops.links.push(LinkOp { name: name.to_vec(), target: Vec::new() }),
+                    Entry::Link(_) => ops.links.push(LinkOp { name: name.to_vec(), target: Vec::new() }),
                     Entry::Dir(_) => {}
-                    Entry::File { digest, size } => {
+                    Entry::File { digest, size, .. } => {
                         let Some(fd) = &fd else { continue };
                         let stat = rustix::fs::statat(fd, bytes::os(name), AtFlags::SYMLINK_NOFOLLOW);
                         let Ok(stat) = stat else { continue };
@@ -396,7 +402,8 @@ impl Mirror {
         }
         self.bytes += op.size;
         self.contents.entry(digest).or_default().push((dir, op.name[..].into()));
-        self.set(dir, &op.name, Entry::File { digest, size: op.size });
+        let stat = rustix::fs::statat(fd, bytes::os(&op.name), AtFlags::SYMLINK_NOFOLLOW)?;
+        self.set(dir, &op.name, Entry::File { digest, size: op.size, stamp: scrub::stamp_of(&stat) });
         Ok(())
     }
 
@@ -428,6 +435,10 @@ impl Mirror {
         let Some((dir, name)) = self.contents.get(digest).and_then(|places| places.first()).cloned() else {
             return refused(format!("content {} was not sent before", digest.short()));
         };
+        if !self.is_untouched(dir, &name) {
+            let path = join(&self.dir(dir).path, &name);
+            return Err(MirrorError::Io(format!("{} had changed on the disk", bytes::show(&path))));
+        }
         let mut from = fs::File::from(open_in(&self.open_at(dir)?, &name, OFlags::empty())?);
         let mut to = fs::File::from(create_in(&self.stage, staged)?);
         // The kernel shares the blocks where the file system can.
@@ -450,7 +461,7 @@ impl Mirror {
         let staged = self.stage_name();
         rustix::fs::symlinkat(bytes::os(&op.target), &self.stage, &staged)?;
         self.swap_or_drop(&staged, dir, fd, &op.name)?;
-        self.set(dir, &op.name, Entry::Link);
+        self.set(dir, &op.name, Entry::Link(scrub::number_of(&op.target)));
         Ok(())
     }
 
@@ -498,9 +509,9 @@ impl Mirror {
     /// Takes what a name stands for out of the indices, a directory with all below it. The name itself stays.
     fn forget(&mut self, dir: DirIndex, name: &[u8]) {
         match self.dir(dir).names.get(name).cloned() {
-            None | Some(Entry::Link) => {}
+            None | Some(Entry::Link(_)) => {}
             Some(Entry::Poison(id)) => self.retire(id),
-            Some(Entry::File { digest, size }) => {
+            Some(Entry::File { digest, size, .. }) => {
                 self.bytes -= size;
                 if let Some(places) = self.contents.get_mut(&digest) {
                     places.retain(|(d, n)| *d != dir || n[..] != *name);
@@ -569,8 +580,9 @@ impl Mirror {
     /// Enters what a name is now. What it was is forgotten.
     fn set(&mut self, dir: DirIndex, name: &[u8], entry: Entry) {
         // A content that replaces itself is in `contents` twice: the old place must go first, the new one stay.
-        if let Entry::File { digest, size } = entry
-            && self.dir(dir).names.get(name) == Some(&Entry::File { digest, size })
+        if let Entry::File { digest, size, .. } = entry
+            && let Some(Entry::File { digest: old, .. }) = self.dir(dir).names.get(name)
+            && *old == digest
         {
             self.bytes -= size;
             if let Some(places) = self.contents.get_mut(&digest)
@@ -681,7 +693,7 @@ impl Mirror {
                                 self.next_poison = self.next_poison.max(id.saturating_add(1));
                                 Entry::Poison(id)
                             }
-                            None => Entry::Link,
+                            None => Entry::Link(scrub::number_of(&target.to_bytes().to_vec())),
                         }
                     }
                     rustix::fs::FileType::RegularFile => {
@@ -692,7 +704,8 @@ impl Mirror {
                         let size = file.metadata()?.size();
                         self.bytes += size;
                         self.contents.entry(digest).or_default().push((index, name.clone()));
-                        Entry::File { digest, size }
+                        // Of before it was read: what changed it meanwhile is seen by the first sweep.
+                        Entry::File { digest, size, stamp: scrub::stamp_of(&stat) }
                     }
                     _ => return Err(MirrorError::Io("something that no mirror makes".into())),
                 };

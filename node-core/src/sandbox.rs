@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use crate::job_group::{JobGroup, JobGroups};
 use potluck_runner::protocol::{FRAME_BYTES_MAX, FromRunner, Job, Report, Setup, ToRunner, Trap};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -25,6 +26,16 @@ pub struct Touched {
     pub overflow: bool,
 }
 
+/// A job that was handed to the runner. Both ends close when the sandbox does.
+pub struct Started {
+    /// Its report.
+    pub report: UnixStream,
+    /// What it touched.
+    pub touched: mpsc::Receiver<Touched>,
+    /// What limits it; None: the runner does.
+    pub group: Option<JobGroup>,
+}
+
 /// A running sandbox.
 pub struct Sandbox {
     /// How poison is noticed.
@@ -35,11 +46,14 @@ pub struct Sandbox {
     /// To the thread that writes to the socket, in order.
     words: mpsc::Sender<Word>,
     waiting: Arc<Mutex<HashMap<u64, mpsc::Sender<Touched>>>>,
+    /// Of its jobs. None: the runner looks at their processes.
+    groups: Option<Arc<JobGroups>>,
     child: Mutex<Child>,
 }
 
-/// A frame for the runner, with the report socket that travels with a job.
-struct Word(ToRunner, Option<UnixStream>);
+/// A frame for the runner, with the descriptors that travel with a job: its report socket, and the door of its control
+/// group.
+struct Word(ToRunner, Vec<OwnedFd>);
 
 /// Where the runner's program is: beside this one, where packages put it, or where `POTLUCK_RUNNER` says.
 pub fn runner_path() -> PathBuf {
@@ -75,7 +89,7 @@ impl Sandbox {
         drop(theirs);
         let mut reader = ours.try_clone().map_err(|e| e.to_string())?;
         reader.set_read_timeout(Some(READY_TIMEOUT)).map_err(|e| e.to_string())?;
-        send(&ours, &ToRunner::Setup(setup.clone()), None).map_err(|e| format!("the sandbox program ended: {e}"))?;
+        send(&ours, &ToRunner::Setup(setup.clone()), &[]).map_err(|e| format!("the sandbox program ended: {e}"))?;
         let (trap, trap_note) = match read_frame::<FromRunner>(&mut reader) {
             Ok(FromRunner::Ready { trap, trap_note }) => (trap, trap_note),
             Ok(FromRunner::Failed(why)) => {
@@ -89,7 +103,8 @@ impl Sandbox {
                 return Err(format!("the sandbox did not stand within {} s: {error}", READY_TIMEOUT.as_secs()));
             }
         };
-        crate::cpu_group::make_yield(child.id());
+        let scope = crate::cpu_group::make_yield(child.id());
+        let groups = JobGroups::of_sandbox(child.id(), scope.as_deref());
         reader.set_read_timeout(None).map_err(|e| e.to_string())?;
         let waiting: Arc<Mutex<HashMap<u64, mpsc::Sender<Touched>>>> = Arc::default();
         let listeners = Arc::clone(&waiting);
@@ -113,8 +128,8 @@ impl Sandbox {
             .name("to sandbox".into())
             .stack_size(256 << 10)
             .spawn(move || {
-                while let Ok(Word(message, report)) = queue.recv() {
-                    if send(&writer, &message, report.as_ref().map(AsFd::as_fd)).is_err() {
+                while let Ok(Word(message, fds)) = queue.recv() {
+                    if send(&writer, &message, &fds).is_err() {
                         // Half a frame may be there: nothing can follow. The end of the sandbox is heard by its reader,
                         // and jobs that were not sent hear it on their report sockets, which go with the queue.
                         let _ = writer.shutdown(std::net::Shutdown::Both);
@@ -123,26 +138,35 @@ impl Sandbox {
                 }
             })
             .map_err(|e| e.to_string())?;
-        Ok(Arc::new(Self { trap, trap_note, socket: ours, words, waiting, child: Mutex::new(child) }))
+        Ok(Arc::new(Self { trap, trap_note, socket: ours, words, waiting, groups, child: Mutex::new(child) }))
     }
 
-    /// Starts a job. The report comes on the stream, what it touched on the receiver; both end when the sandbox does.
-    /// Does not wait for the runner.
-    pub fn run(&self, job: Job) -> std::io::Result<(UnixStream, mpsc::Receiver<Touched>)> {
+    /// Starts a job. Does not wait for the runner.
+    pub fn run(&self, mut job: Job) -> std::io::Result<Started> {
         let (ours, theirs) = UnixStream::pair()?;
+        let group = self.groups.as_ref().map(|groups| groups.job(job.id, &job.limits)).transpose()?;
+        job.grouped = group.is_some();
+        if job.grouped {
+            // Nobody has to look.
+            job.limits.resident_bytes = 0;
+        }
+        let mut fds = vec![theirs.into()];
+        if let Some(group) = &group {
+            fds.push(group.door()?.into());
+        }
         let (tx, rx) = mpsc::channel();
         let id = job.id;
         lock(&self.waiting).insert(id, tx);
-        if let Err(error) = self.say(Word(ToRunner::Run(job), Some(theirs))) {
+        if let Err(error) = self.say(Word(ToRunner::Run(job), fds)) {
             lock(&self.waiting).remove(&id);
             return Err(error);
         }
-        Ok((ours, rx))
+        Ok(Started { report: ours, touched: rx, group })
     }
 
     /// Sends a command for a running job; it follows everything that was said before. Does not wait for the runner.
     pub fn tell(&self, message: ToRunner) -> std::io::Result<()> {
-        self.say(Word(message, None))
+        self.say(Word(message, Vec::new()))
     }
 
     fn say(&self, word: Word) -> std::io::Result<()> {
@@ -174,13 +198,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-fn send(socket: &UnixStream, message: &ToRunner, fd: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
+fn send(socket: &UnixStream, message: &ToRunner, fds: &[OwnedFd]) -> std::io::Result<()> {
     let body = postcard::to_stdvec(message).map_err(std::io::Error::other)?;
     let mut frame = (body.len() as u32).to_le_bytes().to_vec();
     frame.extend_from_slice(&body);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&fds));
     }
@@ -203,25 +227,9 @@ fn read_frame<T: for<'a> serde::Deserialize<'a>>(reader: &mut impl Read) -> std:
     postcard::from_bytes(&body).map_err(std::io::Error::other)
 }
 
-/// Nearly every output is smaller.
-const CONTENT_BYTES_USUAL: u64 = 32 << 20;
-
-/// Reads a job's report and the contents of its files, in order.
-pub fn read_report(stream: &mut UnixStream) -> std::io::Result<(Report, Vec<Vec<u8>>)> {
-    let report: Report = read_frame(stream)?;
-    let mut contents = Vec::new();
-    for output in &report.outputs {
-        if let potluck_runner::protocol::HarvestKind::File { size, .. } = output.kind {
-            // As large as it is, but not for the word of a runner alone.
-            let mut content = Vec::with_capacity(size.min(CONTENT_BYTES_USUAL) as usize);
-            let read = stream.take(size).read_to_end(&mut content)?;
-            if read as u64 != size {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            contents.push(content);
-        }
-    }
-    Ok((report, contents))
+/// Reads the head of a job's report. The contents of its files follow on the stream, in order.
+pub fn read_report(stream: &mut UnixStream) -> std::io::Result<Report> {
+    read_frame(stream)
 }
 
 /// The runner's self-test, as one line a check; Err is the sentence why this machine does not serve.

@@ -11,7 +11,7 @@ mod pause;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -143,6 +143,8 @@ pub struct Shared {
     pub disk_is_full: bool,
     /// This PC has a battery.
     pub has_battery: bool,
+    /// It runs on it.
+    pub on_battery: bool,
     /// The sandbox.
     pub safe_box: SafeBox,
     /// What is wrong in the settings file.
@@ -174,6 +176,8 @@ pub struct Update {
 pub struct Live {
     jobs: AtomicU32,
     own_build: AtomicBool,
+    /// What a further job is expected to take.
+    job_bytes: AtomicU64,
     kick: Arc<Notify>,
 }
 
@@ -187,6 +191,11 @@ impl Live {
         if own_build {
             self.own_build.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// What a further job is expected to take, in bytes.
+    pub fn expect(&self, job_bytes: u64) {
+        self.job_bytes.store(job_bytes, Ordering::Relaxed);
     }
 
     /// Somebody wants to see how things are now.
@@ -378,6 +387,7 @@ impl Thread {
         self.facts.unchecked = !self.safe_box.checked;
         self.facts.blocked = self.safe_box.fault.as_ref().map(|_| "S1".to_owned());
         self.facts.jobs = self.live.jobs.load(Ordering::Relaxed);
+        self.facts.job_bytes = self.live.job_bytes.load(Ordering::Relaxed);
         if self.senses() {
             self.sense(now);
         }
@@ -417,6 +427,7 @@ impl Thread {
             disk_is_full: self.facts.on && self.policy.settings().is_full(self.facts.disk),
             presence_source: self.source,
             has_battery: self.has_battery,
+            on_battery: matches!(self.facts.power, share::Power::Battery(_)),
             safe_box: self.safe_box.clone(),
             warnings: self.settings.warnings.clone(),
         };

@@ -140,9 +140,6 @@ pub const ANSWERS_UNTAKEN_MAX: u64 = 65_536;
 pub const RESULTS_FILES_BYTES_MAX: u64 = 4 << 30;
 /// A submitter that takes nothing for this long although something waits is disconnected.
 pub const RESULTS_UNTAKEN_TIME: Duration = Duration::from_secs(60);
-/// Chunks of one submitter's uploads that wait in memory for its guest's thread: 70 ms at 1 Gbit/s. While they do, its
-/// bulk stream is not read.
-pub const GUEST_CHUNKS_BYTES_MAX: usize = 8 << 20;
 /// Deltas that wait in memory for guests' threads, all submitters'. Further ones wait in files.
 pub const DELTAS_MEMORY_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of what one submitter sent that wait for its guest's thread, wherever. Packed, all that a large tree has in files

@@ -67,14 +67,24 @@ pub struct Prepared {
 }
 
 /// Runs a job from its first mount to its report. Called in the new process; never returns.
-pub fn main(job: &Job, common: &Common, report: OwnedFd, channel: OwnedFd, asked: Instant) -> ! {
+pub fn main(
+    job: &Job,
+    common: &Common,
+    report: OwnedFd,
+    group: Option<OwnedFd>,
+    channel: OwnedFd,
+    asked: Instant,
+) -> ! {
     let run = || {
         // The sandbox' other descriptors belong to other jobs.
-        sys::close_all_except(&[report.as_raw_fd(), channel.as_raw_fd(), common.nowhere.as_raw_fd()]);
+        let group_fd = group.as_ref().map(AsRawFd::as_raw_fd);
+        let kept = [report.as_raw_fd(), channel.as_raw_fd(), common.nowhere.as_raw_fd()];
+        let kept: Vec<_> = kept.into_iter().chain(group_fd).collect();
+        sys::close_all_except(&kept);
         if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
             return;
         }
-        let (header, layers, contents) = run(job, common, &channel, asked);
+        let (header, layers, contents) = run(job, common, group.as_ref(), &channel, asked);
         // Nobody listens any more: the sandbox' end has gone, and with it the reason to report.
         if rustix::io::write(&channel, &[word::REPORTING]).is_ok() {
             let _ = harvest::send(&report, &header, &layers, &contents);
@@ -86,7 +96,13 @@ pub fn main(job: &Job, common: &Common, report: OwnedFd, channel: OwnedFd, asked
 }
 
 /// Everything but the sending: the encoded report, and what is needed to send contents after it.
-fn run(job: &Job, common: &Common, channel: &OwnedFd, asked: Instant) -> (Vec<u8>, Vec<Layers>, Vec<harvest::Content>) {
+fn run(
+    job: &Job,
+    common: &Common,
+    group: Option<&OwnedFd>,
+    channel: &OwnedFd,
+    asked: Instant,
+) -> (Vec<u8>, Vec<Layers>, Vec<harvest::Content>) {
     let mut report = Report {
         end: End::Killed,
         stdout: Vec::new(),
@@ -101,7 +117,7 @@ fn run(job: &Job, common: &Common, channel: &OwnedFd, asked: Instant) -> (Vec<u8
     let mut contents = Vec::new();
     let mut layers = Vec::new();
     let ended = prepare(job, common).and_then(|prepared| {
-        let program = program::start(job, common, &prepared.proc)?;
+        let program = program::start(job, common, &prepared.proc, group)?;
         let seen = supervise::watch(program, common.pipes_max, &job.limits, &prepared, channel, asked);
         Ok((prepared, seen))
     });

@@ -37,8 +37,9 @@ pub struct Program {
     pub counted: OwnedFd,
 }
 
-/// Forks and executes.
-pub fn start(job: &Job, common: &Common, proc: &OwnedFd) -> Result<Program, String> {
+/// Forks and executes. The program, but not its init, is in the job's control group: when that has too much memory, all of
+/// it is killed, and somebody must be left to say so.
+pub fn start(job: &Job, common: &Common, proc: &OwnedFd, group: Option<&OwnedFd>) -> Result<Program, String> {
     let command = Command::of(job)?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {}", io::Error::from(e)));
     let (stdout, stdout_in) = pipe()?;
@@ -47,7 +48,11 @@ pub fn start(job: &Job, common: &Common, proc: &OwnedFd) -> Result<Program, Stri
     let (counted, counted_in) = count::channel().map_err(|e| format!("making a channel for the program: {e}"))?;
     match sys::fork(0).map_err(|e| format!("starting the program: {e}"))? {
         sys::Fork::Child => {
-            let why = execute(job, common, &command, proc, [&stdout_in, &stderr_in, &counted_in]);
+            let joined = group.map_or(Ok(()), |group| step("joining its control group", join(group)));
+            let why = match joined {
+                Ok(()) => execute(job, common, &command, proc, [&stdout_in, &stderr_in, &counted_in]),
+                Err(why) => why,
+            };
             // The init reads it; if even that fails, it sees the exit code.
             let _ = std::fs::File::from(failure_in).write_all(why.as_bytes());
             sys::exit_now(127)
@@ -94,6 +99,11 @@ fn execute(job: &Job, common: &Common, command: &Command, proc: &OwnedFd, stream
         Err(why) => why,
         Ok(()) => format!("{} could not be executed: {}", command.program.to_string_lossy(), command.execute()),
     }
+}
+
+/// The kernel takes 0 for whoever writes it.
+fn join(group: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::io::write(group, b"0").map(drop)
 }
 
 fn step<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Result<T, String> {

@@ -83,7 +83,7 @@ pub struct OutputDir {
     pub mode: u32,
 }
 
-/// One job. A connected stream socket travels with it; the job's `Report` is written to it.
+/// One job. A connected stream socket travels with it, to which the job's `Report` is written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// Chosen by the node; unique while the sandbox lives.
@@ -104,6 +104,9 @@ pub struct Job {
     pub limits: Limits,
     /// Write-back of the whole-upper harvest is skipped (probes and self-tests).
     pub discard_outputs: bool,
+    /// A second descriptor travels with it: whoever writes a 0 there is in the job's control group, whose limits of memory
+    /// and processes the kernel enforces.
+    pub grouped: bool,
 }
 
 /// From the node to a running sandbox.

@@ -198,7 +198,8 @@ impl Sandbox {
                     control.say(&FromRunner::Done { id: job.id, faults: Vec::new(), faults_overflow: false });
                     return;
                 };
-                self.start(job, report, control);
+                let group = if job.grouped { control.fds.pop_front() } else { None };
+                self.start(job, report, group, control);
             }
             ToRunner::Stop(id) => tell(&self.jobs, id, word::STOP),
             ToRunner::Resume(id) => tell(&self.jobs, id, word::RESUME),
@@ -213,7 +214,7 @@ impl Sandbox {
         }
     }
 
-    fn start(&mut self, job: Job, report: OwnedFd, control: &mut Control) {
+    fn start(&mut self, job: Job, report: OwnedFd, group: Option<OwnedFd>, control: &mut Control) {
         let asked = Instant::now();
         let id = job.id;
         let refused = |why: String, control: &mut Control| {
@@ -231,8 +232,12 @@ impl Sandbox {
         };
         self.trapfs.add(id);
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+        if job.grouped && group.is_none() {
+            // Nothing else would limit it.
+            return refused("its control group's descriptor did not come".into(), control);
+        }
         let started = match sys::fork(namespaces) {
-            Ok(sys::Fork::Child) => job::main(&job, &self.common, report, theirs, asked),
+            Ok(sys::Fork::Child) => job::main(&job, &self.common, report, group, theirs, asked),
             Ok(sys::Fork::Parent(pid)) => pidfd_open(pid, PidfdFlags::empty()).map(|ended| (pid, ended)),
             Err(e) => Err(Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))),
         };

@@ -149,6 +149,7 @@ fn job(id: u64, args: &[&OsStr], limits: Limits) -> Job {
         }],
         limits,
         discard_outputs: false,
+        grouped: false,
     }
 }
 

@@ -217,11 +217,12 @@ impl Watch<'_> {
         }
         let over = |limit: u64, value: u64| limit != 0 && value > limit;
         let pids = processes(self.prepared);
-        let resident_bytes = resident_bytes(self.prepared, &pids);
+        let written_bytes = self.written_bytes();
+        let resident_bytes = resident_bytes(self.prepared, &pids) + written_bytes;
         self.next_sample = now + pause_at(resident_bytes, self.limits.resident_bytes, self.spare_bytes);
         // Mapped files are shared and the kernel's to drop: count them only to save the closer look.
         if over(self.limits.resident_bytes, resident_bytes)
-            && over(self.limits.resident_bytes, own_memory(self.prepared))
+            && over(self.limits.resident_bytes, own_memory(self.prepared) + written_bytes)
         {
             return Some(LimitKind::Memory);
         }
@@ -242,6 +243,11 @@ impl Watch<'_> {
             return Some(LimitKind::Cpu);
         }
         at(self.limits.processes, sample.threads).then_some(LimitKind::Processes)
+    }
+
+    /// What the job has written is in memory as well: its outputs and /tmp.
+    fn written_bytes(&self) -> u64 {
+        rustix::fs::fstatvfs(&self.prepared.scratch).map_or(0, |fs| (fs.f_blocks - fs.f_bfree) * fs.f_frsize)
     }
 
     /// Collects every process that has ended, the program's orphans included.

@@ -10,6 +10,11 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 
 /// Variables that people may set, with what they do. Tests hold this against the source.
 const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "POTLUCK_CGROUP",
+        "For the node: a control group (version 2) that its user owns. Each job has one below it, whose limits the kernel \
+         enforces. Not needed where systemd runs the node.",
+    ),
     ("POTLUCK_DISABLE", "1: run the compiler as if Potluck were not there. local: compile here, in a slot of this PC."),
     ("POTLUCK_FALLBACK", "0: fail with an exit code of 100 or more instead of compiling here."),
     (

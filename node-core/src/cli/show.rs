@@ -59,7 +59,14 @@ pub(super) fn status(answer: &Value, json: bool) {
     }
     let sharing = &answer["sharing"];
     match text(&sharing["reason"]) {
-        "" => println!("sharing   {} slots, {} in use", sharing["slots"], sharing["running"]),
+        "" => {
+            let checks = match sharing["proofs"].as_u64() {
+                None | Some(0) => String::new(),
+                Some(n) => format!(", {n} of them to check a compiler"),
+            };
+            let few = if sharing["memory_limits"] == true { ", no more because memory is short" } else { "" };
+            println!("sharing   {} slots{few}, {} in use{checks}", sharing["slots"], sharing["running"]);
+        }
         why => println!("sharing   {why}"),
     }
     if is_unseen(sharing) {
@@ -300,6 +307,19 @@ fn priority(group: &Value) -> (&'static str, String, String, String) {
     (level, "priority".to_owned(), what, fix)
 }
 
+/// Who limits the memory of jobs; nobody knows before the first sandbox stands.
+fn limits(enforced: &Value) -> Option<(&'static str, String, String, String)> {
+    let (what, fix) = match text(enforced) {
+        "kernel" => ("the kernel limits memory and processes of each job", ""),
+        "looking" => (
+            "jobs are looked at every 0.1 to 1 s: there is no control group for each",
+            "run the node as a systemd user service, or name a group of this user's in POTLUCK_CGROUP",
+        ),
+        _ => return None,
+    };
+    Some(("ok", "limits".to_owned(), what.to_owned(), fix.to_owned()))
+}
+
 /// How this network lets PCs find each other.
 fn discovery(answer: &Value) -> (&'static str, String, String, String) {
     let (level, what, fix) = match text(&answer["state"]) {
@@ -351,6 +371,7 @@ pub(super) fn checks() -> Result<Vec<Checked>, Failure> {
             if sandbox["ok"] == true {
                 checks.push(("ok", "sandbox".into(), "self-test passed".into(), String::new()));
                 checks.push(priority(&sandbox["cpu_group"]));
+                checks.extend(limits(&sandbox["limits"]));
             } else if sandbox["checked"] == true {
                 checks.push((
                     "fail",

@@ -53,7 +53,14 @@ impl Default for Floods {
 
 /// The place of a frame or piece that was read, given back when it has been dealt with.
 pub struct Place {
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// For whoever deals with it later, and holds it until then.
+    pub(super) fn intopermit(self) -> Option<OwnedSemaphorePermit> {
+        self.permit
+    }
 }
 
 /// How looking at statements ended.
@@ -144,7 +151,7 @@ pub(super) async fn read_control(
         let Some(kind) = kind else { continue };
         let units = u32::try_from(1 + bytes / UNIT_BYTES).map_or(CONTROL_WAITING, |units| units.min(CONTROL_WAITING));
         // It is never closed.
-        let place = Place { _permit: Arc::clone(&places).acquire_many_owned(units).await.ok() };
+        let place = Place { permit: Arc::clone(&places).acquire_many_owned(units).await.ok() };
         if events.send(Event::Frame(peer, link, kind, place)).is_err() {
             return;
         }
@@ -168,7 +175,7 @@ pub(super) async fn read_bulk(
             let _ = events.send(Event::Flood(peer, link, what));
             return;
         }
-        let place = Place { _permit: Arc::clone(&places).acquire_owned().await.ok() };
+        let place = Place { permit: Arc::clone(&places).acquire_owned().await.ok() };
         if events.send(Event::Chunk(peer, link, chunk, place)).is_err() {
             return;
         }

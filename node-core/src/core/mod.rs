@@ -19,6 +19,7 @@ mod peers;
 mod problems;
 mod pulse;
 mod roles;
+mod scrub;
 mod serve;
 mod sharing;
 mod snapshot;
@@ -121,7 +122,7 @@ pub enum Event {
     LinkDown(NodeId, u64),
     /// A frame came.
     Frame(NodeId, u64, frame::Kind, flood::Place),
-    /// A bulk chunk came.
+    /// A bulk chunk came; its place goes with it, until it is written.
     Chunk(NodeId, u64, Chunk, flood::Place),
     /// More comes over a link than any honest peer sends: of what.
     Flood(NodeId, u64, &'static str),
@@ -245,6 +246,7 @@ pub struct Core {
     pub(crate) probes: HashMap<JobId, peers::ProbeRun>,
     pub(crate) guests: serve::Guests,
     pub(crate) sharing: sharing::Sharing,
+    scrub: scrub::Scrub,
     pub(crate) totals: Totals,
     /// Members only, so there are not many.
     pub(crate) marks: HashMap<NodeId, Marks>,
@@ -307,6 +309,8 @@ impl Core {
             limits: potluck_model::limits::JobLimits::default(),
             allow_fuse: settings.allow_fuse,
             signer: Some(crate::signed::Signer::new(Arc::clone(&membership))),
+            room: Arc::default(),
+            idle: Arc::default(),
         };
         let mut core = Self {
             builds: builds::Builds::new(&settings.dirs, &events),
@@ -322,6 +326,7 @@ impl Core {
             told: BTreeMap::new(),
             strange: HashMap::new(),
             sharing: sharing::Sharing::new(sharing.0, sharing.1, &settings.dirs.state),
+            scrub: scrub::Scrub::default(),
             nearby: Vec::new(),
             membership,
             runtime: tokio::runtime::Handle::current(),
@@ -419,6 +424,7 @@ impl Core {
             self.tell_pulse();
             self.note_problems();
             self.guests.make_room(Self::clock_us() / 1000);
+            self.scrub();
             self.watch_links();
             self.builds_tick();
             self.audit_tick();
@@ -450,7 +456,7 @@ impl Core {
             Event::LinkDown(peer, link) => self.link_down(peer, link),
             // The place is given back at the end.
             Event::Frame(peer, link, kind, _place) => self.frame(peer, link, kind),
-            Event::Chunk(peer, link, chunk, _place) => self.chunk(peer, link, chunk),
+            Event::Chunk(peer, link, chunk, place) => self.chunk(peer, link, chunk, place.into_permit()),
             Event::Flood(peer, link, what) => self.flooded(peer, link, what),
             Event::Looked(peer, looked) => self.looked(peer, looked),
             Event::Dialing(peer) => self.place(place::Event::PeerExpected { peer }),

@@ -14,7 +14,7 @@ use potluck_model::place::{self, Arch, PeerFacts};
 use potluck_model::reason::Reason;
 use potluck_wire::pool::{self, Chunk, DeltaOps, Frame, frame};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::arrivals::Arrivals;
 use super::flood::{self, Outgoing};
@@ -591,12 +591,12 @@ impl Core {
         }
     }
 
-    pub(super) fn chunk(&mut self, id: NodeId, link: u64, chunk: Chunk) {
+    pub(super) fn chunk(&mut self, id: NodeId, link: u64, chunk: Chunk, held: Option<OwnedSemaphorePermit>) {
         if self.peers.get(&id).and_then(|p| p.link.as_ref()).is_none_or(|l| l.number != link) {
             return;
         }
         if chunk.blob {
-            return self.serve_chunk(id, chunk);
+            return self.serve_chunk(id, chunk, held);
         }
         self.totals.bytes_down += chunk.data.len() as u64;
         if self.is_unasked(id, chunk.transfer) {
@@ -705,6 +705,10 @@ impl Core {
     fn next_proof(&mut self, id: NodeId, toolchain: ToolchainId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(Stage::Proving(proofs)) = peer.toolchains.get_mut(&toolchain) else { return };
+        if !proofs.is_empty() && self.probes.values().any(|probe| probe.peer == id) {
+            // A worker runs one at a time: `proof_result` goes on with this one.
+            return;
+        }
         let Some(proof) = proofs.pop() else {
             peer.toolchains.insert(toolchain, Stage::Ready);
             crate::log::info(&format!("toolchain {} is ready on {}", toolchain.short(), id.short()));
@@ -721,10 +725,11 @@ impl Core {
         let Some(tools) = self.toolchain_closure(toolchain) else { return };
         let job = JobId(self.next_job);
         self.next_job += 1;
-        let (closure, message) = match proof.job(&mut self.tree, job) {
+        let (closure, mut message) = match proof.job(&mut self.tree, job) {
             Ok(made) => made,
             Err(why) => return self.toolchain_failed(id, toolchain, why),
         };
+        message.toolchain = toolchain.0.0.to_vec();
         self.probes.insert(job, ProbeRun { peer: id, toolchain, proof });
         self.send_with_delta(id, &[&tools, &closure], &[], frame::Kind::Job(message));
         self.tell_watchers();
@@ -735,8 +740,15 @@ impl Core {
         if probe.peer != peer {
             return;
         }
-        let ProbeRun { toolchain, proof, .. } = probe;
-        let mut proof = proof;
+        self.proof_judged(peer, probe, result);
+        // Other toolchains wait for this one's proof to be over.
+        let proving = |(id, stage): (&ToolchainId, &Stage)| matches!(stage, Stage::Proving(_)).then_some(*id);
+        let known = self.peers.get(&peer).map(|p| p.toolchains.iter().filter_map(proving).collect::<Vec<_>>());
+        known.into_iter().flatten().for_each(|toolchain| self.next_proof(peer, toolchain));
+    }
+
+    fn proof_judged(&mut self, peer: NodeId, probe: ProbeRun, result: &pool::Result) {
+        let ProbeRun { toolchain, mut proof, .. } = probe;
         match proof.judge(result) {
             proof::Verdict::Passed => self.next_proof(peer, toolchain),
             proof::Verdict::Needs(paths) => {

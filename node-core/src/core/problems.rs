@@ -63,6 +63,9 @@ impl Core {
                 "Nothing is shared until there is room on the disk again. What others keep here can be deleted.";
             add("D1", String::new(), detail.to_owned(), view("toolchains"));
         }
+        if let Some(detail) = self.scrub.lately() {
+            add("D2", String::new(), detail, view("toolchains"));
+        }
         if self.sharing.is_short_of_memory() {
             let detail = "Three times in ten minutes nothing could be shared because memory was short.".to_owned();
             add("M1", String::new(), detail, view("settings/sharing"));
@@ -189,6 +192,7 @@ impl Core {
             (_, "D1") => "free some space, or potluck config set share.keep_free_disk SIZE".to_owned(),
             (_, "Q1") => "potluck audit, then potluck audit rebuild".to_owned(),
             (_, "Q2") => "potluck audit".to_owned(),
+            (_, "D2") => "check the disk: smartctl -a DEVICE, and the kernel's messages: journalctl -k".to_owned(),
             (_, "T1") => "potluck toolchain list; potluck toolchain verify".to_owned(),
             _ => "potluck ui".to_owned(),
         };

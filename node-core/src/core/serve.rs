@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use potluck_model::budget;
-use potluck_model::ids::{JobId, NodeId};
+use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
+use potluck_model::limits::PROOF_BYTES_MAX;
 use potluck_model::place::{WorkerAction, WorkerEvent};
 use potluck_model::reason::Reason;
 use potluck_wire::pool::{self, frame};
-use tokio::sync::mpsc;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{Core, Event};
-use crate::guest::{Command, Events, Guest, GuestEvent, GuestSettings, Outlet};
+use crate::guest::{Command, Events, Guest, GuestEvent, GuestSettings, Idle, Outlet};
 use crate::received::{Kept, Received};
 
 /// Between two looks at how much all submitters keep here together.
@@ -135,14 +137,33 @@ impl Guests {
         running
     }
 
-    /// A command for one submitter's guest.
-    pub(super) fn tell(&mut self, peer: NodeId, command: Command) {
-        self.guest(peer).tell(command);
-    }
-
     /// A command for every guest.
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
         self.guests.values().for_each(|guest| guest.tell(command()));
+    }
+
+    /// Whether nobody needs the PC, for passes.
+    pub(super) fn idle(&self) -> &Idle {
+        &self.settings.idle
+    }
+
+    /// Submitters whose mirrors are open.
+    pub(super) fn open_mirrors(&self) -> Vec<NodeId> {
+        let open = self.guests.iter().filter(|(_, guest)| guest.mirror_bytes().is_some());
+        open.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Begins a pass over a mirror.
+    pub(super) fn pass(&mut self, peer: NodeId) {
+        self.guest(peer).tell(Command::Pass);
+    }
+
+    /// A job that is to start. A proof stays: killed for the owner, it runs again.
+    fn take_held(&mut self, peer: NodeId, job: JobId) -> Option<pool::Job> {
+        match self.held.get(&(peer, job)) {
+            Some(message) if message.probe => Some(message.clone()),
+            _ => self.held.remove(&(peer, job)),
+        }
     }
 
     /// Forgets what a submitter left here. False: it left nothing.
@@ -218,7 +239,7 @@ impl Core {
             match action {
                 WorkerAction::Credits { peer, slots } => self.send_credits(peer, slots),
                 WorkerAction::Start { run, peer, job } => {
-                    if let Some(message) = self.guests.held.remove(&(peer, job)) {
+                    if let Some(message) = self.guests.take_held(peer, job) {
                         self.guests.runs.insert(run, peer);
                         self.guests.guest(peer).tell(Command::Run(run, Box::new(message)));
                     } else {
@@ -266,7 +287,6 @@ impl Core {
     pub(super) fn submitter_down(&mut self, peer: NodeId) {
         self.guests.sessions.remove(&peer);
         self.guests.held.retain(|(p, _), _| *p != peer);
-        self.forget_proofs(peer);
         if let Some(guest) = self.guests.guests.get(&peer) {
             guest.tell(Command::Disconnected);
         }
@@ -301,7 +321,12 @@ impl Core {
                 self.work(WorkerEvent::Cancel { peer, job: JobId(cancel.id) });
                 self.wasted(peer, budget::WASTE_CANCEL_US, "jobs that it takes back");
             }
-            frame::Kind::ToolchainOffer(offer) => self.guests.received.named(peer, &offer),
+            frame::Kind::ToolchainOffer(offer) => {
+                self.guests.received.named(peer, &offer);
+                if let Ok(id) = Digest::try_from(&offer.id[..]) {
+                    self.work(WorkerEvent::Proved { peer, toolchain: ToolchainId(id) });
+                }
+            }
             frame::Kind::Delta(_) | frame::Kind::MirrorQuery(_) => {
                 self.guests.guest(peer).tell(Command::Frame(kind));
             }
@@ -309,10 +334,22 @@ impl Core {
         }
     }
 
-    pub(super) fn serve_chunk(&mut self, peer: NodeId, chunk: pool::Chunk) {
+    /// A proof needs no credit, and waits for a slot: also while the person wants the PC, and nothing runs.
+    fn serve_proof(&mut self, peer: NodeId, job: pool::Job) {
+        let id = JobId(job.id);
+        if job.encoded_len() > PROOF_BYTES_MAX {
+            return self.refuse(peer, id, &Reason::ProofRefused, "its command is too long for a check of a compiler");
+        }
+        // Older submitters do not say what they prove: their compilers are told apart by the program.
+        let toolchain = Digest::try_from(&job.toolchain[..]).unwrap_or_else(|_| Digest::of(&job.program));
+        self.guests.held.insert((peer, id), job);
+        self.work(WorkerEvent::ProofArrived { peer, job: id, toolchain: ToolchainId(toolchain) });
+    }
+
+    pub(super) fn serve_chunk(&mut self, peer: NodeId, chunk: pool::Chunk, held: Option<OwnedSemaphorePermit>) {
         if self.serving().is_ok() && self.may_submit(peer) {
             self.guests.touched(peer);
-            self.guests.guest(peer).tell(Command::Chunk(chunk));
+            self.guests.guest(peer).tell(Command::Chunk(chunk, held));
         } else {
             self.came_for_nothing(peer, chunk.data.len() as u64, "files that are not taken");
         }
@@ -327,12 +364,14 @@ impl Core {
                 {
                     self.work(WorkerEvent::Ended { run, faulted: served.faults > 0 });
                 }
+                if served.probe && served.end != "killed" {
+                    self.guests.held.remove(&(served.peer, JobId(served.job)));
+                }
                 if !served.probe && served.end == "exited" {
                     self.served_jobs += 1;
+                    self.job_took(served.max_rss_bytes);
                 }
-                if !served.probe {
-                    self.lend(served.peer, served.cpu_us);
-                }
+                self.lend(served.peer, served.cpu_us);
                 self.keep_served(*served);
             }
             GuestEvent::Misbehaved(peer, why) => {
@@ -340,9 +379,12 @@ impl Core {
                 self.close_link(peer);
             }
             GuestEvent::Unwell(peer, why) => self.unwell(peer, &why),
+            GuestEvent::Looked(peer, looked, is_pass_over) => self.mirror_looked_at(peer, &looked, is_pass_over),
+            GuestEvent::Laden(peer, laden) => self.work(WorkerEvent::Laden { peer, laden }),
             GuestEvent::Over(peer) => {
                 crate::log::warn(&format!("the jobs of {} were given up after a fault of this node", peer.short()));
                 self.guests.guests.remove(&peer);
+                self.scrub_over(peer);
                 let lost: Vec<u64> =
                     self.guests.runs.iter().filter(|(_, p)| **p == peer).map(|(run, _)| *run).collect();
                 for run in lost {

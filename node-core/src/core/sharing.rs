@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use potluck_api::call::Call;
 use potluck_api::view::{HeldReason, Helped, ShareState, ShareView};
 use potluck_api::words::share as words;
-use potluck_model::ids::{JobId, NodeId, ToolchainId};
+use potluck_model::ids::{NodeId, ToolchainId};
 use potluck_model::place::{self, WorkerEvent};
-use potluck_model::reason::Reason;
-use potluck_model::share::{self, Act, Contradiction, State};
+use potluck_model::share::{self, Act, Contradiction, JobMemory, State};
 use potluck_wire::ipc;
 use potluck_wire::pool::{self, frame};
 use serde::{Deserialize, Serialize};
@@ -21,8 +20,6 @@ use super::{Core, Replies};
 use crate::guest::Command;
 use crate::sharing::{Handle, Shared, Update, local_time, unix_ms};
 
-/// Proofs of toolchains that wait until jobs may run again; each submitter sends one at a time for each toolchain.
-const WAITING_PROOFS_MAX: usize = 256;
 /// What was lent is written down this often at most, and at the end: a crash loses a minute of thanks.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// Memory that is short so often ...
@@ -57,14 +54,14 @@ pub(crate) struct Sharing {
     handle: Handle,
     /// Jobs of others are stopped.
     pub(crate) stopped: bool,
-    /// Proofs that came while nothing may run.
-    waiting: Vec<(NodeId, pool::Job)>,
     lent: Lent,
     lent_file: PathBuf,
     lent_kept: Instant,
     lent_is_new: bool,
     /// When memory began to be short, the last few times.
     short_of_memory: VecDeque<Instant>,
+    /// What jobs took here lately.
+    job_memory: JobMemory,
 }
 
 impl Sharing {
@@ -75,12 +72,12 @@ impl Sharing {
             shared,
             handle,
             stopped: false,
-            waiting: Vec::new(),
             lent: lent.unwrap_or_default(),
             lent_file,
             lent_kept: Instant::now(),
             lent_is_new: false,
             short_of_memory: VecDeque::new(),
+            job_memory: JobMemory::default(),
         }
     }
 
@@ -202,11 +199,6 @@ impl Core {
             let linked: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.link.is_some()).map(|(id, _)| *id).collect();
             linked.into_iter().for_each(|peer| self.tell_credits(peer));
         }
-        if slots > 0 {
-            for (peer, job) in std::mem::take(&mut self.sharing.waiting) {
-                self.serve_proof(peer, job);
-            }
-        }
         if before != self.sharing.code() {
             crate::log::info(&format!("sharing: {slots} slots {}", self.sharing.code()));
         }
@@ -243,22 +235,6 @@ impl Core {
         let offered = self.worker.slots();
         let (reason, stopped) = (self.sharing.code().to_owned(), self.sharing.stopped);
         self.send(peer, frame::Kind::Credits(pool::Credits { slots, offered, reason, stopped }));
-    }
-
-    /// A proof needs no slot, but nothing runs while the person wants the PC.
-    pub(super) fn serve_proof(&mut self, peer: NodeId, job: pool::Job) {
-        if self.worker.slots() > 0 {
-            self.guests.tell(peer, Command::Frame(frame::Kind::Job(job)));
-        } else if self.sharing.waiting.len() < WAITING_PROOFS_MAX {
-            self.sharing.waiting.push((peer, job));
-        } else {
-            self.refuse(peer, JobId(job.id), &Reason::NoFreeSlot, "too many checks wait");
-        }
-    }
-
-    /// What a submitter had waiting here is void.
-    pub(super) fn forget_proofs(&mut self, peer: NodeId) {
-        self.sharing.waiting.retain(|(p, _)| *p != peer);
     }
 
     /// A peer says what it gives now.
@@ -300,6 +276,12 @@ impl Core {
     /// The node ends.
     pub(super) fn end_sharing(&mut self) {
         self.sharing.keep_lent();
+    }
+
+    /// So much memory a job of somebody else took here.
+    pub(super) fn job_took(&mut self, bytes: u64) {
+        self.sharing.job_memory.ended(bytes);
+        self.sharing.handle.live.expect(self.sharing.job_memory.predicted());
     }
 
     /// A job of somebody else ended here.
@@ -395,6 +377,8 @@ impl Core {
             "slots": view.slots,
             "slots_max": view.slots_max,
             "running": self.guests.running(),
+            "proofs": self.worker.proving(),
+            "memory_limits": self.sharing.shared.decision.memory_limits,
             "reason": if gives { "" } else { short.as_str() },
             "code": self.sharing.code(),
             "on": view.on,

@@ -3,13 +3,12 @@
 //! once for each.
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use potluck_runner::protocol::{Job, ToRunner};
 
-use crate::sandbox::{Sandbox, Touched};
+use crate::sandbox::{Sandbox, Started};
 
 /// Nobody is connected.
 const NOBODY: u64 = 0;
@@ -38,8 +37,8 @@ struct Held {
 
 /// What became of a job that was ready.
 pub(super) enum Start {
-    /// It runs: its report, and what it touched.
-    Runs(UnixStream, mpsc::Receiver<Touched>),
+    /// It runs.
+    Runs(Started),
     /// Jobs are stopped: here it is again.
     Later(Box<Job>),
     /// It was killed, or its submitter is gone.
@@ -125,9 +124,9 @@ impl Reins {
             return Ok(Start::Later(job));
         }
         let run = job.id;
-        let (report, touched) = sandbox.run(*job)?;
+        let started = sandbox.run(*job)?;
         held.started.insert(run, slot);
-        Ok(Start::Runs(report, touched))
+        Ok(Start::Runs(started))
     }
 
     /// A started job is over.

@@ -34,6 +34,12 @@ pub const ALL: &[Known] = &[
         attention: true,
     },
     Known {
+        code: "D2",
+        headline: "Files on this computer's disk changed by themselves.",
+        label: "Show what others keep here",
+        attention: true,
+    },
+    Known {
         code: "N2",
         headline: "This network hides computers from each other.",
         label: "Connect by address",

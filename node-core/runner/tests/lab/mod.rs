@@ -289,6 +289,7 @@ impl Lab {
             }],
             limits: limits(),
             discard_outputs: false,
+            grouped: false,
         }
     }
 
