@@ -350,6 +350,38 @@ static void attack_memory(void) {
     leak("memory", "of 50 GiB");
 }
 
+/* None of them takes more than a process may. */
+static void attack_memory_of_all(void) {
+    for (int i = 0; i < 8; i++) {
+        if (fork()) continue;
+        char *p = mmap(NULL, 750l << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p != MAP_FAILED) memset(p, 1, 750l << 20);
+        pause();
+    }
+    for (int i = 0; i < 400; i++) usleep(100000);
+    leak("memory", "6000 MiB of 8 processes");
+}
+
+/* A second of CPU. */
+static void attack_busy(void) {
+    while (clock() < CLOCKS_PER_SEC) {}
+}
+
+/* 1000 MiB that do not pack, in two files. */
+static void attack_noise(void) {
+    static unsigned char block[4 << 20];
+    unsigned state = 9;
+    for (size_t i = 0; i < sizeof block; i++) block[i] = (state = state * 1664525 + 1013904223) >> 24;
+    for (int f = 0; f < 2; f++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s.%d", output, f);
+        int fd = open(path, O_WRONLY | O_CREAT, 0666);
+        for (int i = 0; i < 125 && fd >= 0; i++)
+            if (write(fd, block, sizeof block) < 0) break;
+        if (fd >= 0) close(fd);
+    }
+}
+
 static void attack_forks(void) {
     int made = 0;
     for (; made < 5000; made++) {
@@ -460,6 +492,7 @@ static const struct { const char *name; void (*run)(void); } ATTACKS[] = {
     {"read", attack_read}, {"ask", attack_ask}, {"net", attack_net}, {"escape", attack_escape}, {"counts", attack_counts}, {"pipes", attack_pipes}, {"names", attack_names}, {"sweep", attack_sweep},
     {"outputs", attack_outputs}, {"many-files", attack_many_files}, {"big-file", attack_big_file}, {"huge-file", attack_huge_file},
     {"memory", attack_memory}, {"forks", attack_forks}, {"daemons", attack_daemons}, {"spin", attack_spin}, {"stderr", attack_stderr},
+    {"memory-of-all", attack_memory_of_all}, {"busy", attack_busy}, {"noise", attack_noise},
     {"channel", attack_channel}, {"hydra", attack_hydra}, {"bomb", attack_bomb},
 };
 

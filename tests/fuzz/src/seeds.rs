@@ -236,6 +236,7 @@ fn runner_frames() -> Vec<Vec<u8>> {
         outputs: Vec::new(),
         limits: Limits::default(),
         discard_outputs: false,
+        grouped: false,
     };
     let report = Report {
         end: End::Exited(0),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -107,8 +107,14 @@ impl Hostile {
                 }
             }
         });
+        let deaf = Arc::new(AtomicBool::new(false));
+        let hears = Arc::clone(&deaf);
         self.runtime.spawn(async move {
             while let Some(chunk) = bulk_rx.recv().await {
+                if hears.load(Ordering::Relaxed) {
+                    // It holds the stream, and reads nothing more.
+                    std::future::pending::<()>().await;
+                }
                 let _ = got.send(chunk);
             }
         });
@@ -120,6 +126,7 @@ impl Hostile {
             bulk: bulk_tx,
             frames,
             chunks,
+            deaf,
             closing,
             credits,
             _open: closer,
@@ -150,6 +157,7 @@ pub struct Wire<'a> {
     bulk: tokio::sync::mpsc::Sender<Chunk>,
     frames: Receiver<Kind>,
     chunks: Receiver<Chunk>,
+    deaf: Arc<AtomicBool>,
     closing: Closer,
     credits: Arc<AtomicU32>,
     _open: transport::link::CloseOnDrop,
@@ -191,6 +199,16 @@ impl Wire<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
             }
         }
+    }
+
+    /// From now on it takes no large content any more.
+    pub fn stop_reading(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether such a message has come and was not taken before; all others that had come are dropped.
+    pub fn heard(&self, wanted: impl Fn(&Kind) -> bool) -> bool {
+        self.frames.try_iter().any(|kind| wanted(&kind))
     }
 
     /// Whether the node ends this connection.

@@ -31,6 +31,7 @@ const ATTACKS: &[(&str, &str, Expect)] = &[
     ("10", "net", Expect::Object),
     ("10", "channel", Expect::Object),
     ("11", "memory", Expect::Remote),
+    ("11", "memory-of-all", Expect::Limit),
     ("11", "forks", Expect::Remote),
     ("11", "big-file", Expect::Remote),
     ("11", "huge-file", Expect::Limit),

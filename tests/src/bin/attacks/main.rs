@@ -8,6 +8,7 @@ mod flood;
 mod roots;
 mod stranger;
 mod submitter;
+mod takes;
 mod trust;
 mod worker;
 
@@ -87,6 +88,7 @@ fn on_a_worker(board: &mut Board) -> Outcome<()> {
     }
     compiler::attacks(board, &lab, &hostile)?;
     archive::attacks(board, &lab)?;
+    takes::attacks(board, &lab, &member, &hostile)?;
     submitter::attacks(board, &mut lab, &member, &hostile)?;
     lab.check_isolation()
 }

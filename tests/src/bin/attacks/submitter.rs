@@ -107,7 +107,8 @@ impl Scene<'_> {
     }
 }
 
-fn mirror_of(lab: &Lab, id: &str) -> PathBuf {
+/// What a submitter keeps at the worker.
+pub fn mirror_of(lab: &Lab, id: &str) -> PathBuf {
     lab.workers[0].state.join("cache/potluck/mirrors").join(id)
 }
 
