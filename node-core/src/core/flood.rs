@@ -58,7 +58,7 @@ pub struct Place {
 
 impl Place {
     /// For whoever deals with it later, and holds it until then.
-    pub(super) fn intopermit(self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn into_permit(self) -> Option<OwnedSemaphorePermit> {
         self.permit
     }
 }
