@@ -32,6 +32,8 @@ const LATE: Duration = Duration::from_secs(15 * 60);
 const DELTA_BYTES_MAX: usize = 1 << 20;
 /// Disk for it: some compilers and the headers of some projects. Beyond it the mirror begins anew.
 const HERE_BYTES_MAX: u64 = 4 << 30;
+/// Pieces of a file that wait for the guest's thread.
+const PIECES: usize = 16;
 /// Frames on their way from the guest; it waits for the core beyond that.
 const FRAMES: usize = 64;
 
@@ -96,6 +98,8 @@ impl Core {
             limits: JobLimits::default(),
             allow_fuse: true,
             signer: None,
+            room: Arc::default(),
+            idle: Arc::default(),
         };
         let me = self.membership.identity().id();
         let said = self.say_of(session);
@@ -104,7 +108,7 @@ impl Core {
             me,
             settings,
             Arc::new(move |event| match event {
-                GuestEvent::Finished(_) => {}
+                GuestEvent::Finished(_) | GuestEvent::Laden(..) | GuestEvent::Looked(..) => {}
                 GuestEvent::Misbehaved(_, why) | GuestEvent::Unwell(_, why) => told(Word::Gone(why)),
                 GuestEvent::Over(_) => told(Word::Gone("its thread is over".to_owned())),
             }),
@@ -365,6 +369,9 @@ impl Bench {
 fn copy(guest: &Guest, root: &Root, transfer: u64, path: &Path, size: u64, digest: Digest) -> std::io::Result<()> {
     let (mut file, _) = crate::tree::open_regular(root, path).map_err(|e| std::io::Error::other(e.to_string()))?;
     let (mut left, mut first) = (size, true);
+    // No more of it waits in memory than of what comes over a link.
+    let places = Arc::new(tokio::sync::Semaphore::new(PIECES));
+    let runtime = tokio::runtime::Handle::current();
     loop {
         let mut data = vec![0; (BULK_CHUNK_BYTES as u64).min(left) as usize];
         file.read_exact(&mut data)?;
@@ -373,7 +380,8 @@ fn copy(guest: &Guest, root: &Root, transfer: u64, path: &Path, size: u64, diges
         let total = if first { size } else { 0 };
         first = false;
         let chunk = Chunk { transfer, data: data.into(), last: left == 0, digest, total, zstd: false, blob: true };
-        guest.tell(Command::Chunk(chunk));
+        let place = runtime.block_on(Arc::clone(&places).acquire_owned()).ok();
+        guest.tell(Command::Chunk(chunk, place));
         if left == 0 {
             return Ok(());
         }
