@@ -208,7 +208,7 @@ impl Core {
         contents: &[Option<Vec<u8>>],
     ) -> Option<Kept> {
         let job = self.jobs.get(&id)?;
-        if job.careful {
+        if job.careful || job.is_shared {
             return None;
         }
         let (ask, toolchain) = (self.asks.get(&job.ask)?, job.toolchain?);

@@ -94,6 +94,9 @@ pub(crate) struct Job {
     pub(crate) parked: bool,
     /// The clock that it was sent with, seconds since 1970.
     pub(crate) clock_s: i64,
+    /// Whom it was sent to last, and whether that was somebody else before: what is remembered is what the last one was asked.
+    pub(crate) asked_of: Option<NodeId>,
+    pub(crate) is_shared: bool,
     /// Two peers must agree before its result is used, and what the first one returned.
     pub(crate) careful: bool,
     pub(crate) first: Option<Box<super::audit::First>>,
@@ -140,6 +143,8 @@ impl Job {
             note: String::new(),
             parked: false,
             clock_s: 0,
+            asked_of: None,
+            is_shared: false,
             careful: false,
             first: None,
             audit: None,
@@ -501,9 +506,11 @@ impl Core {
 
     pub(super) fn dispatch(&mut self, id: JobId, peer_id: NodeId, closures: &[&Arc<Closure>]) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.audit.is_none() && job.first.is_none() {
+        // Once: a second copy elsewhere must show the same time, or the two differ.
+        if job.clock_s == 0 {
             job.clock_s = (Self::clock_us() / 1_000_000) as i64;
         }
+        job.is_shared |= job.asked_of.replace(peer_id).is_some_and(|before| before != peer_id);
         let gone = job.gone.clone();
         let Some(message) = self.message_of(id) else { return };
         let sent = self.send_with_delta(peer_id, closures, &gone, frame::Kind::Job(message));
@@ -813,7 +820,7 @@ fn leads_to_cwd(path: &[u8], compile: &ipc::Compile) -> bool {
     std::fs::metadata(bytes::path(path)).is_ok_and(|m| (m.dev(), m.ino()) == compile.cwd_identity)
 }
 
-fn job_env(compile: &ipc::Compile, honours_epoch: bool, clock_s: i64) -> Vec<Vec<u8>> {
+pub(super) fn job_env(compile: &ipc::Compile, honours_epoch: bool, clock_s: i64) -> Vec<Vec<u8>> {
     let mut env: Vec<Vec<u8>> = compile
         .env
         .iter()

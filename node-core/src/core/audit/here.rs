@@ -229,8 +229,10 @@ impl Core {
         let seed = &case.seed;
         let (toolchain, config, want, before) = (seed.toolchain, seed.config, Arc::clone(&seed.want), seed.fingerprint);
         let mut message = case.answers[0].asked.clone();
+        let same_env = seed.env() == message.env;
         let (closure, fingerprint) = self.tree.closure_expected(config, &want);
-        let Some(tools) = self.toolchain_closure(toolchain).filter(|_| fingerprint == before) else {
+        let is_same = fingerprint == before && same_env;
+        let Some(tools) = self.toolchain_closure(toolchain).filter(|_| is_same) else {
             return self.give_up("its inputs have changed");
         };
         let sent_in = self.tree.batch();
@@ -274,9 +276,10 @@ impl Core {
         let Some(bench) = &mut self.audit.here.bench else { return };
         let (config, want, before) = (case.seed.config, Arc::clone(&case.seed.want), case.seed.fingerprint);
         let number = case.number;
+        let same_env = case.seed.env() == case.answers[0].asked.env;
         bench.tries += 1;
         let (tries, since) = (bench.tries, bench.sent_in + 1);
-        if self.tree.closure_since(config, &want, since).1 != before {
+        if !same_env || self.tree.closure_since(config, &want, since).1 != before {
             return self.give_up("its inputs have changed");
         }
         let is_faulted = !result.faults.is_empty() || !result.written.is_empty() || result.faults_overflow;

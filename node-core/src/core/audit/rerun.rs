@@ -40,6 +40,13 @@ pub(super) struct Seed {
     clock_s: i64,
 }
 
+impl Seed {
+    /// The environment that it has now: whether PWD goes along is a question to the disk.
+    pub(super) fn env(&self) -> Vec<Vec<u8>> {
+        super::super::submit::job_env(&self.compile, self.compiler.honours_epoch, self.clock_s)
+    }
+}
+
 impl Core {
     /// Whether a compile differs from run to run by its nature.
     pub(in super::super) fn class_of(&self, job: &Job, ask: &Ask) -> Option<Class> {
@@ -163,7 +170,8 @@ impl Core {
         self.place(place::Event::Result { job: id, peer, outcome: Outcome::Ok });
         let Some(active) = &mut self.audit.active else { return };
         let exited = result.end == pool::EndKind::EndExited as i32;
-        if !is_same {
+        let same_env = asked.as_ref().is_none_or(|asked| asked.env == active.case.answers[0].asked.env);
+        if !is_same || !same_env {
             return self.give_up("its inputs have changed");
         }
         let (false, true, Some(asked)) = (is_faulted, exited, asked) else {
