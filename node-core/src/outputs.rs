@@ -11,37 +11,24 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use potluck_model::plan::Manner;
+use potluck_model::plan::{Manner, Role};
 use potluck_model::reason::Reason;
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// One change below an output directory.
+/// A file that a job leaves.
 #[derive(Debug)]
-pub enum Change {
-    /// A regular file.
-    File {
-        /// Absolute.
-        path: PathBuf,
-        /// Permission bits that a new file gets.
-        mode: u32,
-        /// How an existing one is treated.
-        manner: Manner,
-        /// Its content.
-        content: Vec<u8>,
-    },
-    /// A directory that must exist.
-    Dir {
-        /// Absolute.
-        path: PathBuf,
-        /// Permission bits of a new one.
-        mode: u32,
-    },
-    /// A name that is to go.
-    Delete {
-        /// Absolute.
-        path: PathBuf,
-    },
+pub struct Change {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Permission bits that a new file gets.
+    pub mode: u32,
+    /// How an existing one is treated.
+    pub manner: Manner,
+    /// What it is to its command.
+    pub role: Role,
+    /// Its content.
+    pub content: Vec<u8>,
 }
 
 /// Folders of outputs, each reached once, through no link: nearly all outputs of a job go to the same one.
@@ -71,8 +58,6 @@ pub fn check_target(folders: &mut Folders, path: &Path, manner: Manner) -> Resul
     }
     let (dir, name) = match folders.place(path) {
         Ok(place) => place,
-        // A directory that comes with the outputs.
-        Err(Errno::NOENT) => return Ok(()),
         Err(Errno::LOOP) => return Err(Reason::SpecialOutput),
         Err(_) => return Err(Reason::BadCommand),
     };
@@ -103,23 +88,17 @@ pub fn check_dir(path: &Path) -> Result<(), Reason> {
 pub fn apply_all(folders: &mut Folders, changes: &[Change]) -> std::io::Result<()> {
     let mut staged = Vec::new();
     for change in changes {
-        staged.push(match change {
-            Change::Dir { .. } => {
-                apply(folders, change)?;
-                None
-            }
-            Change::File { path, mode, manner: Manner::Rename, content } if path != Path::new("/dev/null") => {
-                let (dir, name) = folders.place(path)?;
-                Some(Staged::write(dir, name, *mode, content)?)
-            }
-            _ => None,
+        staged.push(if change.manner == Manner::Rename && change.path != Path::new("/dev/null") {
+            let (dir, name) = folders.place(&change.path)?;
+            Some(Staged::write(dir, name, change.mode, &change.content)?)
+        } else {
+            None
         });
     }
     for (change, staged) in changes.iter().zip(staged) {
-        match (change, staged) {
-            (_, Some(staged)) => staged.name()?,
-            (Change::Dir { .. }, None) => {}
-            (_, None) => apply(folders, change)?,
+        match staged {
+            Some(staged) => staged.name()?,
+            None => apply(folders, change)?,
         }
     }
     Ok(())
@@ -127,46 +106,45 @@ pub fn apply_all(folders: &mut Folders, changes: &[Change]) -> std::io::Result<(
 
 /// Applies one change.
 fn apply(folders: &mut Folders, change: &Change) -> std::io::Result<()> {
-    match change {
-        Change::Dir { path, mode } => {
-            let (parent, name) = folders.place(path)?;
-            let made = rustix::fs::mkdirat(&*parent, name, Mode::RWXU);
-            if !matches!(made, Ok(()) | Err(Errno::EXIST)) {
-                return Ok(made?);
-            }
-            // What is there already must be one, and no link to one.
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-            let dir = rustix::fs::openat(&*parent, name, flags, Mode::empty())?;
-            if made.is_ok() {
-                rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777))?;
-            }
-            Ok(())
+    let Change { path, mode, manner, content, .. } = change;
+    if path == Path::new("/dev/null") {
+        return Ok(());
+    }
+    let (dir, name) = folders.place(path)?;
+    match manner {
+        Manner::Rename => Staged::write(dir, name, *mode, content)?.name(),
+        Manner::Replace => {
+            remove(&dir, name)?;
+            create(&dir, name, *mode, content)
         }
-        Change::Delete { path } => {
-            let (dir, name) = folders.place(path)?;
-            Ok(remove(&dir, name)?)
-        }
-        Change::File { path, .. } if path == Path::new("/dev/null") => Ok(()),
-        Change::File { path, mode, manner, content } => {
-            let (dir, name) = folders.place(path)?;
-            match manner {
-                Manner::Rename => Staged::write(dir, name, *mode, content)?.name(),
-                Manner::Replace => {
-                    remove(&dir, name)?;
-                    create(&dir, name, *mode, content)
-                }
-                Manner::Truncate => {
-                    let options =
-                        OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-                    match rustix::fs::openat(&*dir, name, options, Mode::empty()) {
-                        Ok(fd) => overwrite(fs::File::from(fd), content),
-                        Err(Errno::NOENT) => create(&dir, name, *mode, content),
-                        Err(error) => Err(error.into()),
-                    }
-                }
+        Manner::Truncate => {
+            let options = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            match rustix::fs::openat(&*dir, name, options, Mode::empty()) {
+                Ok(fd) => overwrite(fs::File::from(fd), content),
+                Err(Errno::NOENT) => create(&dir, name, *mode, content),
+                Err(error) => Err(error.into()),
             }
         }
     }
+}
+
+/// Whether a file is there that a compiler made beyond doubt: an object, or gcov's notes. No person keeps such a file
+/// under the name of a by-product.
+pub fn is_compilers(folders: &mut Folders, path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = folders.place(path).and_then(|(dir, name)| {
+        let options = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = rustix::fs::openat(&*dir, name, options, Mode::empty())?;
+        rustix::io::read(&file, &mut magic)
+    });
+    // gcov writes "gcno" as a number in its machine's order.
+    read == Ok(4) && (magic == *b"\x7fELF" || magic == *b"oncg" || magic == *b"gcno")
+}
+
+/// Whether something has this name.
+pub fn exists(folders: &mut Folders, path: &Path) -> bool {
+    let found = folders.place(path).and_then(|(dir, name)| rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW));
+    found.is_ok()
 }
 
 fn remove(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
@@ -176,7 +154,7 @@ fn remove(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     }
 }
 
-/// A new file under a name that is free. The job's umask is in the mode already, and the node has none (`node::run`).
+/// A new file under a name that is free. The caller's umask is in the mode already, and the node has none (`node::run`).
 fn create(dir: &OwnedFd, name: &OsStr, mode: u32, content: &[u8]) -> std::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let mut file = fs::File::from(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?);
@@ -295,7 +273,7 @@ mod tests {
     use super::*;
 
     fn file(path: &Path, manner: Manner, content: &[u8]) -> Change {
-        Change::File { path: path.to_owned(), mode: 0o644, manner, content: content.to_vec() }
+        Change { path: path.to_owned(), mode: 0o644, manner, role: Role::Main, content: content.to_vec() }
     }
 
     #[test]

@@ -33,22 +33,36 @@ pub fn is_below(path: &Path, root: &Path, home: Option<&Path>) -> bool {
     !(holds_homes && rest.components().any(|c| c.as_os_str().as_encoded_bytes().starts_with(b".")))
 }
 
-/// Endings of files that people and tools read as instructions. No compiler leaves one that its command does not name.
-const INSTRUCTIONS: &[&str] = &[
-    "c", "cc", "cpp", "cxx", "c++", "C", "m", "mm", "h", "hh", "hpp", "hxx", "h++", "inc", "def", "py", "sh", "pl",
-    "rb", "mk", "cmake", "ac", "am",
-];
+/// Where `path` lies below a project's root, for a path that `is_below` it.
+pub fn relative<'a>(path: &'a Path, root: &Path, home: Option<&Path>) -> Option<&'a [u8]> {
+    is_below(path, root, home).then(|| path.strip_prefix(root).map_or(&b""[..], bytes::of))
+}
 
-/// Whether a name that the command does not name can be a by-product of it: compilers derive them all from the source or
-/// an output (`a.su`, `a.c.005t.original`, `a.ii`). Without this a worker could leave a `GNUmakefile` or a git hook.
+/// Folders of a compiler's own prefix that hold what it opens. The rest of a prefix may be a person's: the one of
+/// `~/.local/bin/gcc` is `~/.local`.
+const OF_A_COMPILER: [&str; 8] = ["bin", "include", "lib", "lib32", "lib64", "libx32", "libexec", "sysroot"];
+
+/// Whether a physical path is below the prefix of a compiler, where it has its files.
+pub fn is_compilers(path: &Path, prefix: &Path) -> bool {
+    let Ok(rest) = path.strip_prefix(prefix) else { return false };
+    let mut parts = rest.components().map(|c| c.as_os_str().as_encoded_bytes());
+    let Some(first) = parts.next() else { return true };
+    // Cross compilers have a folder named like their target, such as `aarch64-linux-gnu`.
+    let is_target = first.iter().filter(|&&c| c == b'-').count() >= 2;
+    prefix.components().count() > 2
+        && (is_target || OF_A_COMPILER.iter().any(|own| first == own.as_bytes()) || rest.starts_with("share/locale"))
+        && !parts.any(|part| part.starts_with(b"."))
+}
+
+/// Whether a name is made of the source's or an output's, as the names of compilers' own files are. Some version of a
+/// compiler may write it although the options as they are known here do not say so.
 pub fn is_derived<'a>(name: &OsStr, from: impl IntoIterator<Item = &'a Path>) -> bool {
-    let instruction = Path::new(name).extension().is_some_and(|e| INSTRUCTIONS.iter().any(|i| e == *i));
     let name = name.as_encoded_bytes();
     let follows = |stem: &OsStr| {
         let rest = name.strip_prefix(stem.as_encoded_bytes());
         !stem.is_empty() && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'.' | b'-')))
     };
-    !instruction && from.into_iter().filter_map(Path::file_stem).any(follows)
+    from.into_iter().filter_map(Path::file_stem).any(follows)
 }
 
 #[cfg(test)]
@@ -95,17 +109,25 @@ mod tests {
     }
 
     #[test]
-    fn by_products_are_named_after_the_source_or_an_output() {
+    fn a_compilers_prefix_is_no_way_to_what_else_lies_there() {
+        let prefix = Path::new("/home/ann/.local");
+        for told in ["bin/as", "lib/gcc/x/cc1", "libexec/gcc/x", "x86_64-linux-gnu/bin/ld", "share/locale/de/gcc.mo"] {
+            assert!(is_compilers(&prefix.join(told), prefix), "{told}");
+        }
+        for not in ["share/keyrings/login.keyring", "state/app/token", "lib/.key", "lib/a/.git/config", ".env"] {
+            assert!(!is_compilers(&prefix.join(not), prefix), "{not}");
+        }
+        assert!(!is_compilers(Path::new("/opt/lib/x"), Path::new("/opt")));
+    }
+
+    #[test]
+    fn names_made_of_the_sources_are_told_from_others() {
         let from = [Path::new("src/main.c"), Path::new("out/main.c.o")];
         let derived = |name: &str| is_derived(OsStr::new(name), from);
-        for name in
-            ["main.su", "main.c.005t.original", "main.i", "main.s", "main.gcno", "main.c.dwo", "main-x.su", "main"]
-        {
+        for name in ["main.su", "main.c.005t.original", "main.i", "main.c.dwo", "main-x.su", "main"] {
             assert!(derived(name), "{name}");
         }
-        for name in
-            ["GNUmakefile", "Makefile", "post-checkout", "config.h", "main.h", "main.sh", "mainly.o", ".main.su", "a.o"]
-        {
+        for name in ["GNUmakefile", "post-checkout", "config.h", "mainly.o", ".main.su", "a.o"] {
             assert!(!derived(name), "{name}");
         }
     }

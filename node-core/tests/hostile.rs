@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use potluck_model::ids::{Digest, NodeId};
 use potluck_model::limits::{BLOB_BYTES_MAX, GUEST_WAITING_BYTES_MAX, JobLimits};
-use potluck_model::plan::Manner;
+use potluck_model::plan::{Manner, Role};
 use potluck_model::reason::Reason;
 use potluck_node::guest::{Command, Guest, GuestEvent, GuestSettings, Outlet};
 use potluck_node::outputs::{self, Change};
@@ -439,7 +439,7 @@ fn jobs_beyond_reason_are_refused() {
 }
 
 fn file(path: &Path, manner: Manner, content: &[u8]) -> Change {
-    Change::File { path: path.to_owned(), mode: 0o644, manner, content: content.to_vec() }
+    Change { path: path.to_owned(), mode: 0o644, manner, role: Role::Main, content: content.to_vec() }
 }
 
 fn names(dir: &Path) -> HashSet<Vec<u8>> {
@@ -468,22 +468,19 @@ fn an_output_does_not_leave_its_directory_through_a_link() {
             );
             assert!(apply(&file(&path, manner, b"evil")).is_err(), "{}", path.display());
         }
-        assert!(apply(&Change::Delete { path: path.clone() }).is_err());
-        assert!(apply(&Change::Dir { path, mode: 0o755 }).is_err());
     }
-    // A folder that the result brings along, where a link is: not taken for one.
-    assert!(apply(&Change::Dir { path: out.join("link"), mode: 0o777 }).is_err());
     // Names with tricks do not get that far.
     for path in [&b"../outside/victim"[..], b"/etc/passwd", b"x/../../outside/victim", b"", b"x\0y", b"./x"] {
         assert_eq!(roots::below(&out, path), None);
     }
     assert_eq!(fs::read(outside.join("victim")).unwrap(), b"untouched");
     assert_eq!(names(&outside), HashSet::from([b"victim".to_vec()]));
-    // A folder of its own is fine.
-    apply(&Change::Dir { path: out.join("sub"), mode: 0o750 }).unwrap();
-    apply(&Change::Dir { path: out.join("sub"), mode: 0o777 }).unwrap();
-    apply(&file(&out.join("sub/a.dwo"), Manner::Truncate, b"x")).unwrap();
-    assert_eq!(fs::metadata(out.join("sub")).unwrap().mode() & 0o777, 0o750);
+    // No folder is made for an output.
+    let lost = out.join("sub/a.dwo");
+    assert!(outputs::check_target(&mut outputs::Folders::default(), &lost, Manner::Truncate).is_err());
+    assert!(apply(&file(&lost, Manner::Truncate, b"x")).is_err() && !out.join("sub").exists());
+    fs::create_dir(out.join("sub")).unwrap();
+    apply(&file(&lost, Manner::Truncate, b"x")).unwrap();
 }
 
 #[test]
@@ -589,18 +586,16 @@ fn output_names_are_bytes_and_the_jobs_umask_holds() {
         }
     }
     assert_eq!(names(&out), odd.iter().map(|n| n.to_vec()).collect());
-    apply(&Change::Delete { path: out.join("-rf") }).unwrap();
-    apply(&Change::Delete { path: out.join("-rf") }).unwrap();
     // The mode is the job's: its umask is in it already, and a node has none.
     rustix::process::umask(rustix::fs::Mode::empty());
     for mode in [0o600, 0o664, 0o666, 0o755, 0o777] {
         let path = out.join(format!("{mode:o}.o"));
-        apply(&Change::File { path: path.clone(), mode, manner: Manner::Replace, content: Vec::new() }).unwrap();
+        apply(&Change { mode, ..file(&path, Manner::Replace, b"") }).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
     }
     // Set-user-ID is not for a worker to give.
     let path = out.join("suid");
-    apply(&Change::File { path: path.clone(), mode: 0o6755, manner: Manner::Replace, content: Vec::new() }).unwrap();
+    apply(&Change { mode: 0o6755, ..file(&path, Manner::Replace, b"") }).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
     // Nothing is left aside.
     assert!(!names(&out).iter().any(|n| n.starts_with(b".potluck")));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::ids::Digest;
+use potluck_model::plan::DepsRule;
 use potluck_model::scan::Value;
 use potluck_node::bytes;
 use potluck_node::image::Image;
@@ -212,7 +213,8 @@ fn a_dependency_file_that_comes_again_is_not_read_again() {
         // A job leaves its outputs beside the sources.
         lab.write("m.o", &format!("object {round}"));
         let closure = lab.closure(&want);
-        let listed = lab.tree.listed(&closure, &want, b"m.o: m.c i/x.h\n");
+        let rule = DepsRule { targets: vec![b"m.o".to_vec()], phony: false };
+        let listed = lab.tree.listed(&closure, &want, b"m.o: m.c i/x.h\n", &rule).unwrap();
         assert!(listed.beyond.is_empty() && listed.hidden.is_empty());
     }
     // Once more after the first, because the file was new then.

@@ -1,6 +1,6 @@
 //! What a compiler command means for a distributed compile: the result of reading its options.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::reason::Reason;
@@ -86,6 +86,74 @@ pub struct Output {
     pub path: PathBuf,
     /// How an existing one is treated.
     pub manner: Manner,
+    /// What it is to the command.
+    pub role: Role,
+}
+
+/// What an output is to the command that makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The object or assembly file: there is always one.
+    Main,
+    /// The dependency file: there is always one if it is asked for.
+    Dependencies,
+    /// A file that an option names.
+    Named,
+    /// A file that an option makes under a name derived from the source or the output. A person may have a file of that
+    /// name, and not know that the option writes it.
+    Beside,
+}
+
+/// Files of which only a part of the name is known beforehand: gcc's dumps have the number of a pass in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loose {
+    /// Their directory, as spelled.
+    pub dir: PathBuf,
+    /// What their names begin with.
+    pub stem: OsString,
+    /// What follows.
+    pub rest: Rest,
+}
+
+/// What follows the known part of a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// Nothing: the whole name is known, but not whether there is a file.
+    Nothing,
+    /// `.005t.original`, `.015t.cfg.dot`: the number of a pass, its kind, its name.
+    Pass,
+}
+
+impl Loose {
+    /// Whether a file of this name in `dir` is one of them.
+    pub fn holds(&self, name: &OsStr) -> bool {
+        let Some(rest) = name.as_encoded_bytes().strip_prefix(self.stem.as_encoded_bytes()) else { return false };
+        match self.rest {
+            Rest::Nothing => rest.is_empty(),
+            Rest::Pass => is_pass(rest),
+        }
+    }
+}
+
+/// Names of passes are identifiers, some with a number or a minus in them; graphs end in `.dot`.
+fn is_pass(rest: &[u8]) -> bool {
+    let Some(rest) = rest.strip_prefix(b".") else { return false };
+    let digits = rest.iter().take_while(|c| c.is_ascii_digit()).count();
+    let [kind, b'.', name @ ..] = &rest[digits..] else { return false };
+    let name = name.strip_suffix(b".dot").unwrap_or(name);
+    (3..=4).contains(&digits)
+        && b"tril".contains(kind)
+        && !name.is_empty()
+        && name.iter().all(|c| c.is_ascii_alphanumeric() || b"_-+*".contains(c))
+}
+
+/// The form of the dependency file that a command writes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
+pub struct DepsRule {
+    /// The targets as they stand in the file, in order.
+    pub targets: Vec<Vec<u8>>,
+    /// `-MP`: one rule without prerequisites for every file but the source.
+    pub phony: bool,
 }
 
 /// `-include` or `-imacros`: searched in the working directory first, then like `#include "..."`.
@@ -126,6 +194,10 @@ pub struct Plan {
     pub outputs: Vec<Output>,
     /// The dependency file, when one is written. The list in it is complete only if `deps_complete`.
     pub deps: Option<PathBuf>,
+    /// The form of that file.
+    pub deps_rule: DepsRule,
+    /// Files beside `outputs` that options may make, under names that are not wholly known or not certain.
+    pub loose: Vec<Loose>,
     /// `-MD` (true) or `-MMD` (false): whether system headers are listed.
     pub deps_complete: bool,
     /// Directories that may be written, as spelled ("" or "." is the working directory).
@@ -158,4 +230,35 @@ pub enum Verdict {
     Remote(Vec<Plan>),
     /// Run it here as it is.
     Local(Reason),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_gcc_gives_its_dumps_are_dumps() {
+        let loose = Loose { dir: PathBuf::new(), stem: "a.c".into(), rest: Rest::Pass };
+        for name in
+            ["a.c.005t.original", "a.c.015t.cfg.dot", "a.c.000i.ipa-clones", "a.c.230r.expand", "a.c.001l.class"]
+        {
+            assert!(loose.holds(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "a.c",
+            "a.c.",
+            "a.c.005t",
+            "a.c.005t.",
+            "a.c.5t.x",
+            "a.c.005x.original",
+            "a.c.005t.original.sh",
+            "b.c.005t.original",
+            "a.c.005t.x/y",
+            "a.c.005t..dot.mk",
+            "a.c.mk",
+            "a.c.00005t.x",
+        ] {
+            assert!(!loose.holds(OsStr::new(name)), "{name}");
+        }
+    }
 }

@@ -115,6 +115,12 @@ reasons! {
     BadCommand = "bad-command", Only, "the compiler itself reports what is wrong with the command";
     /// The existing output is a link, has several links or is no regular file.
     SpecialOutput = "special-output", Only, "the existing output is a link or no ordinary file";
+    /// A file that an option makes is there, and this node does not know that the option made it.
+    ExistingByProduct = "existing-by-product", Only, "an option writes over a file that Potluck does not know as its own; compiled here once, the next time it travels";
+    /// What the compiler printed holds bytes that could steer a terminal.
+    MessageBytes = "message-bytes", Only, "its messages hold control characters or bytes that are no text; they are shown from a compile here";
+    /// A name in the dependency list that `make` could read as more than a name.
+    DependencyNames = "dependency-names", Only, "a file's name holds characters that make could take for more than a name; its dependency list is written here";
     /// `-march=native` that could not be resolved.
     MarchNative = "march-native", Flag, "depends on this CPU; name the CPU, for example -march=x86-64-v3";
     /// Profile data that cannot be sent.
@@ -189,6 +195,8 @@ reasons! {
     Quarantined = "quarantined", Failure, "the other machine gave a wrong result and gets no jobs for a day; potluck audit tells which";
     /// Two peers made different things of it.
     TrustDiffers = "trust-differs", Failure, "two machines returned different results, so it was compiled here; potluck audit tells who was wrong";
+    /// The worker's compiler wrote a file that the options do not explain.
+    UnexpectedOutput = "unexpected-output", Failure, "an option made a file that Potluck does not know; please report the command";
     /// The job hit a time limit.
     Timeout = "timeout", Failure, "took longer than a job may";
     /// The job hit another limit of the worker.

@@ -93,6 +93,14 @@ pub(super) fn status(answer: &Value, json: bool) {
         "jobs      {} elsewhere · {local} here · {} now · {} faults · {} tried again",
         jobs["remote"], jobs["running"], jobs["faults"], jobs["retries"]
     );
+    let asked = |field: &str| -> u64 { peers.iter().filter_map(|peer| peer["marks"][field].as_u64()).sum() };
+    let (given, refused) = (asked("unpredicted"), asked("fault_refused"));
+    if given + refused > 0 {
+        println!("asked     {given} names that no scan predicted were given to other machines, {refused} refused");
+        for peer in peers.iter().filter(|peer| peer["marks"]["fault_refused"].as_u64() > Some(0)) {
+            println!("          {}: {} refused", text(&peer["name"]), peer["marks"]["fault_refused"]);
+        }
+    }
     println!(
         "network   {} up · {} down",
         bytes(answer["bytes"]["up"].as_u64().unwrap_or(0)),

@@ -33,9 +33,10 @@ struct Coming {
 /// See the module.
 pub(crate) struct Arrivals {
     coming: HashMap<u64, Coming>,
-    here: HashMap<u64, Vec<u8>>,
+    /// Packed as they came, with their sizes: nothing is unpacked that is not taken.
+    here: HashMap<u64, (Vec<u8>, u64)>,
     unwanted: HashSet<u64>,
-    /// Of both.
+    /// Of both, as they are unpacked.
     held_bytes: u64,
     held_bytes_max: u64,
 }
@@ -75,9 +76,8 @@ impl Arrivals {
         if self.unwanted.remove(&transfer) {
             return Ok(None);
         }
-        let raw = unpack(&packed, total).ok_or(BadTransfer::Broken)?;
-        self.held_bytes += total;
-        match self.here.insert(transfer, raw) {
+        self.held_bytes += weight(&packed, total);
+        match self.here.insert(transfer, (packed, total)) {
             None => Ok(Some(transfer)),
             Some(_) => Err(BadTransfer::Broken),
         }
@@ -93,22 +93,42 @@ impl Arrivals {
         self.here.contains_key(&transfer)
     }
 
-    /// Its content, if it is here.
+    /// Its content, if it is here and unpacks to what it announced.
     pub(crate) fn take(&mut self, transfer: u64) -> Option<Vec<u8>> {
-        let raw = self.here.remove(&transfer)?;
-        self.held_bytes -= raw.len() as u64;
-        Some(raw)
+        let (packed, total) = self.drop_packed(transfer)?;
+        unpack(&packed, total)
+    }
+
+    fn drop_packed(&mut self, transfer: u64) -> Option<(Vec<u8>, u64)> {
+        let (packed, total) = self.here.remove(&transfer)?;
+        self.held_bytes -= weight(&packed, total);
+        Some((packed, total))
+    }
+
+    /// The size that it announced, if it is here.
+    pub(crate) fn size(&self, transfer: u64) -> Option<u64> {
+        self.here.get(&transfer).map(|(_, total)| *total)
+    }
+
+    /// Drops it if it is here.
+    pub(crate) fn discard(&mut self, transfer: u64) {
+        self.drop_packed(transfer);
     }
 
     /// Nobody waits for it: it is dropped now, or when it comes.
     pub(crate) fn forget(&mut self, transfer: u64) {
-        if self.take(transfer).is_none() {
+        if self.drop_packed(transfer).is_none() {
             if self.unwanted.len() >= UNWANTED_MAX {
                 self.unwanted.clear();
             }
             self.unwanted.insert(transfer);
         }
     }
+}
+
+/// What one that is here counts: as unpacked, and as it is where it announced less than that.
+fn weight(packed: &[u8], total: u64) -> u64 {
+    total.max(packed.len() as u64)
 }
 
 #[cfg(test)]
@@ -155,7 +175,10 @@ mod tests {
         assert_eq!(arrivals.chunk(&chunk(99, b"x", 1000, false)), Err(BadTransfer::TooMany));
         let announced = chunk(1, b"x", BLOB_BYTES_MAX + 1, false);
         assert_eq!(Arrivals::default().chunk(&announced), Err(BadTransfer::TooLarge));
-        assert_eq!(Arrivals::default().chunk(&chunk(1, &packed, 1001, true)), Err(BadTransfer::Broken));
+        // One that unpacks to something else than it announced is nothing.
+        let mut broken = Arrivals::default();
+        assert_eq!(broken.chunk(&chunk(1, &packed, 1001, true)), Ok(Some(1)));
+        assert_eq!((broken.size(1), broken.take(1), broken.held_bytes), (Some(1001), None, 0));
         // Kilobytes that unpack to gigabytes: refused before they are unpacked.
         let bomb = pack(&vec![0; 2 << 20]).unwrap();
         let mut arrivals = Arrivals::new(15 << 20);

@@ -6,11 +6,14 @@
 //! `flood`: what a member may send. `audit`: whether what came back is right. `sharing`: slots given and taken back. `finish`: results, faults, outputs. `builds`: jobs into builds. `network`: who
 //! is there. `view`: what is shown of all that, and `snapshot` of all at once.
 
+mod accept;
 mod arrivals;
 mod audit;
 mod builds;
 mod builds_view;
+mod by_products;
 mod compilers;
+mod faults;
 mod finish;
 pub(crate) mod flood;
 mod machines;
@@ -192,6 +195,8 @@ pub struct Totals {
     pub version_refusals: u64,
     /// Jobs that failed elsewhere and not here.
     pub differing: u64,
+    /// Names that workers asked for, got, and no scan had predicted.
+    pub unpredicted: u64,
     /// Paths that a worker asked for and must not have.
     pub fault_refusals: u64,
     /// Outputs or lists of workers that broke a rule.
@@ -202,7 +207,7 @@ pub struct Totals {
     pub bytes_down: u64,
 }
 
-/// What a peer did since the node's start that no honest one does.
+/// What a peer did since the node's start that no honest one does, or seldom.
 #[derive(Default, Clone, serde::Serialize)]
 pub struct Marks {
     /// Results with outputs or lists that broke a rule.
@@ -219,7 +224,11 @@ pub struct Marks {
     pub flooded_at: Option<Instant>,
     /// Evidence against others that does not hold.
     pub false_word: u64,
-    /// The last of them, for people.
+    /// Names that it asked for, got, and no scan had predicted: some are usual (computed includes), many are not.
+    pub unpredicted: u64,
+    /// Results whose messages held what could steer a terminal: an odd source has it too.
+    pub messages: u64,
+    /// The last refusal, for people.
     pub last: String,
 }
 
@@ -239,6 +248,7 @@ pub struct Core {
     pub(crate) next_job: u64,
     pub(crate) compilers: compilers::State,
     pub(crate) understood: understood::Understood,
+    pub(crate) by_products: by_products::ByProducts,
     pub(crate) peers: HashMap<NodeId, peers::Peer>,
     pub(crate) next_link: u64,
     /// Peers with a link, for the dialler: an address whose node is linked otherwise is not dialled.
@@ -316,6 +326,7 @@ impl Core {
             builds: builds::Builds::new(&settings.dirs, &events),
             compilers: compilers::State::new(&settings.dirs),
             understood: understood::Understood::default(),
+            by_products: by_products::ByProducts::default(),
             submitter: place::Submitter::new(me, config),
             worker: place::Worker::new(place::WorkerConfig::default()),
             guests: serve::Guests::new(guest_settings, events.clone()),

@@ -608,6 +608,7 @@ impl Core {
             Ok(Some(transfer)) => transfer,
             Err(why) => {
                 crate::log::warn(&format!("{} broke a rule: outputs: {why:?}", id.short()));
+                self.mark_bad(id, format!("a large output broke a rule: {why:?}"));
                 return self.close_link(id);
             }
         };

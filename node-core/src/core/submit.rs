@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
 use potluck_model::options::{self, Invocation, ReadFile};
 use potluck_model::place::{self, JobSpec, Work};
-use potluck_model::plan::{Family, Plan, Verdict};
+use potluck_model::plan::{Family, Plan, Role, Verdict};
 use potluck_model::reason::Reason;
 use potluck_model::scan::Value;
 use potluck_model::trust::Mode;
@@ -420,7 +420,12 @@ impl Core {
             };
             let path = self.tree.dir(id).path.clone();
             if self.tree.dir(id).names.contains_key(name) {
-                outputs::check_target(&mut folders, &path.join(bytes::os(name)), output.manner)?;
+                let at = path.join(bytes::os(name));
+                outputs::check_target(&mut folders, &at, output.manner)?;
+                let source = || want.cwd.join(bytes::path(&want.source));
+                if output.role == Role::Beside && !self.by_products.may_replace(&mut folders, &at, &source()) {
+                    return Err(Reason::ExistingByProduct);
+                }
             }
             // Also one that is not there: a mirror may still have poison for last time's.
             if let Some((_, whiteouts)) = dirs.iter_mut().find(|(p, _)| *p == path)
@@ -649,6 +654,7 @@ impl Core {
         self.record_local(&ask, &reason, note);
         self.build_local(&ask, &reason, lost);
         self.conns.insert(ask.conn, Conn::Running(id));
+        self.by_products_come(ask.conn, &ask.plans, bytes::path(&ask.compile.cwd));
         if ask.replies.send(ipc::Reply::Local { reason: reason.to_string() }).is_err() {
             self.conn_gone(ask.conn);
         }
@@ -688,12 +694,14 @@ impl Core {
 
     /// A compile has ended here. If it had failed elsewhere, the two must agree.
     pub(super) fn local_ended(&mut self, conn: ConnId, exit: i32) {
+        self.by_products.ended_here(conn, Some(exit));
         let differs = self.note_local_exit(conn, exit);
         self.totals.differing += u64::from(differs);
         self.build_local_said(conn, exit, differs);
     }
 
     pub(super) fn conn_gone(&mut self, conn: ConnId) {
+        self.by_products.ended_here(conn, None);
         self.watchers.retain(|w| !w.is_of(conn));
         self.watch.remove(conn);
         self.build_conn_gone(conn);

@@ -309,6 +309,7 @@ impl Core {
                 "void": self.totals.void,
                 "refusals": self.totals.refusals,
                 "version_refusals": self.totals.version_refusals,
+                "unpredicted": self.totals.unpredicted,
                 "fault_refusals": self.totals.fault_refusals,
                 "bad_outputs": self.totals.bad_outputs,
                 "differing": self.totals.differing,

@@ -1,13 +1,15 @@
 //! The closure of a compile: a breadth-first walk over remembered edges, over-approximating both branches of every
 //! conditional.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use potluck_model::depfile::{self, Unlike};
 use potluck_model::ids::Digest;
-use potluck_model::scan::{self, Include, Lookup, Target, Value};
-use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet, FxHasher};
+use potluck_model::plan::DepsRule;
+use potluck_model::scan::{Include, Lookup, Target, Value};
+use rustc_hash::{FxBuildHasher, FxHashMap as HashMap, FxHashSet as HashSet, FxHasher};
 
 use super::{Dir, DirId, FileId, Found, LinkId, Name, Tree};
 
@@ -48,6 +50,8 @@ pub struct Listed {
     pub hidden: Vec<FileId>,
     /// Names that lead to no file.
     pub missing: usize,
+    /// The first name with characters that `make` could take for more than a name; the file is really called that.
+    pub odd: Option<Vec<u8>>,
 }
 
 /// Index of a search configuration.
@@ -168,11 +172,16 @@ struct Named {
     count: usize,
     by_cwd: HashMap<DirId, HashMap<Name, FileId>>,
     /// Dependency files that named nothing beyond this closure, by digest: the next build brings most of them again.
-    within: HashMap<Digest, (DirId, Arc<Closure>)>,
+    /// Read by this rule, whose hash it is.
+    within: HashMap<Digest, (DirId, Arc<Closure>, u64)>,
 }
 
 /// Names kept at a time: some MB.
 const NAMED_MAX: usize = 100_000;
+
+/// Files learned for one search path: workers can add to them, and every walk goes through all. Boost's computed includes
+/// are some hundreds. Beyond it a fault is not mended, and its compile runs here.
+const LEARNED_MAX: usize = 8192;
 
 /// Candidates of one computed include: Boost.Preprocessor has hundreds of values for one macro.
 const CANDIDATES_MAX: usize = 4096;
@@ -205,7 +214,7 @@ impl Tree {
     /// Remembers that a compile with this search path needed `path`.
     pub fn learn(&mut self, config: ConfigId, path: Vec<u8>) {
         let config = &mut self.walker.configs[config as usize];
-        if !config.learned.contains(&path) {
+        if config.learned.len() < LEARNED_MAX && !config.learned.contains(&path) {
             config.learned.push(path);
             config.closures.clear();
         }
@@ -668,25 +677,38 @@ impl Tree {
         Arc::new(walk.out)
     }
 
-    /// What a dependency file names, seen from the job's directory, and what it hides.
-    pub fn listed(&mut self, closure: &Arc<Closure>, want: &Want, dependencies: &[u8]) -> Listed {
+    /// What a dependency file names, seen from the job's directory, and what it hides; or why it is none that a compiler
+    /// writes by this rule.
+    pub fn listed(
+        &mut self,
+        closure: &Arc<Closure>,
+        want: &Want,
+        dependencies: &[u8],
+        rule: &DepsRule,
+    ) -> Result<Listed, Unlike> {
         let mut record = Record::default();
-        let Some(cwd) = self.resolve_dir(&want.cwd, &mut record) else { return Listed::default() };
+        let Some(cwd) = self.resolve_dir(&want.cwd, &mut record) else { return Ok(Listed::default()) };
         let state = (self.epoch, self.doubt);
         let kept = &mut self.walker.named;
         if (kept.epoch, kept.doubt) != state || kept.count > NAMED_MAX {
             *kept = Named { epoch: state.0, doubt: state.1, ..Named::default() };
         }
         let digest = Digest::of(dependencies);
-        if kept.within.get(&digest).is_some_and(|(from, within)| *from == cwd && Arc::ptr_eq(within, closure)) {
-            return Listed::default();
+        let rule_hash = FxBuildHasher.hash_one(rule);
+        let same = |(from, within, by): &(DirId, Arc<Closure>, u64)| {
+            *from == cwd && Arc::ptr_eq(within, closure) && *by == rule_hash
+        };
+        if kept.within.get(&digest).is_some_and(same) {
+            return Ok(Listed::default());
         }
+        let list = depfile::read(dependencies, rule)?;
         self.counts.lists_read += 1;
         let known: HashSet<FileId> = closure.files.iter().copied().collect();
         let mut all_stand = true;
         let mut out = Listed { hidden: self.certain(cwd, want), ..Listed::default() };
-        for name in scan::dependencies(dependencies) {
+        for (index, name) in list.names.iter().enumerate() {
             let name = &name[..];
+            let is_odd = list.odd.contains(&index);
             let base = if name.starts_with(b"/") { 0 } else { cwd };
             let kept = self.walker.named.by_cwd.get(&base).and_then(|names| names.get(name)).copied();
             let file = match kept {
@@ -694,6 +716,10 @@ impl Tree {
                 None => {
                     let mut record = Record::default();
                     let Some(Found::File(file)) = self.resolve(base, name, &mut record) else {
+                        if is_odd {
+                            // Not the name of a file: then it is what `make` takes it for.
+                            return Err(Unlike::Lie("its dependency list has more in it than names of files"));
+                        }
                         all_stand = false;
                         out.missing += 1;
                         continue;
@@ -711,15 +737,23 @@ impl Tree {
                     Some(file)
                 }
             };
+            if is_odd && out.odd.is_none() {
+                out.odd = Some(name.to_vec());
+            }
             out.hidden.retain(|hidden| file != Some(*hidden));
             out.beyond.extend(file.filter(|file| !known.contains(file)));
         }
-        if all_stand && out.hidden.is_empty() && out.beyond.is_empty() && (self.epoch, self.doubt) == state {
+        if all_stand
+            && out.odd.is_none()
+            && out.hidden.is_empty()
+            && out.beyond.is_empty()
+            && (self.epoch, self.doubt) == state
+        {
             let kept = &mut self.walker.named;
-            kept.within.insert(digest, (cwd, Arc::clone(closure)));
+            kept.within.insert(digest, (cwd, Arc::clone(closure), rule_hash));
             kept.count += 1;
         }
-        out
+        Ok(out)
     }
 
     /// Files that a compile opens for certain: its source, and what is included outside every conditional and lies

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use potluck_model::plan::DepsRule;
 
 use super::{Tree, Want};
 use crate::root::Root;
@@ -144,6 +147,29 @@ fn a_header_written_through_another_name_is_noticed() {
     assert_ne!(look(&mut tree, &want).1, first.1);
 }
 
+/// As a compile reads it whose object has the name that the list begins with.
+fn listed(tree: &mut Tree, closure: &Arc<super::Closure>, want: &Want, list: &[u8]) -> super::Listed {
+    let target = list.split(|&c| c == b':').next().unwrap().to_vec();
+    tree.listed(closure, want, list, &DepsRule { targets: vec![target], phony: false }).unwrap()
+}
+
+#[test]
+fn a_name_that_make_takes_for_more_must_be_a_file() {
+    let (_dir, path) = project();
+    fs::write(path.join("a=b.h"), "").unwrap();
+    let (mut tree, want) = (Tree::new(Root::own()), want(&path));
+    tree.begin_batch();
+    let config = tree.config(&want);
+    let (closure, _) = tree.closure_since(config, &want, tree.batch());
+    let odd = listed(&mut tree, &closure, &want, b"s.o: s.c a=b.h\n").odd;
+    assert_eq!(odd.as_deref(), Some(&b"a=b.h"[..]));
+    let rule = DepsRule { targets: vec![b"s.o".to_vec()], phony: false };
+    for list in [&b"s.o: s.c CC=evil\n"[..], b"s.o: s.c ; touch pwned\n", b"s.o: s.c | x\n", b"s.o: s.c $(x)\n"] {
+        let listed = tree.listed(&closure, &want, list, &rule);
+        assert!(matches!(listed, Err(potluck_model::depfile::Unlike::Lie(_))), "{}", String::from_utf8_lossy(list));
+    }
+}
+
 #[test]
 fn what_a_dependency_file_names_beyond_the_closure_is_told_each_time() {
     let (_dir, path) = project();
@@ -154,15 +180,15 @@ fn what_a_dependency_file_names_beyond_the_closure_is_told_each_time() {
     let (closure, _) = tree.closure_since(config, &want, tree.batch());
     let known = format!("s.o: s.c {}/a/b/x.h\n", path.display());
     for _ in 0..2 {
-        assert_eq!(tree.listed(&closure, &want, known.as_bytes()).beyond, Vec::<super::FileId>::new());
-        let beyond = tree.listed(&closure, &want, b"s.o: s.c extra.h\n").beyond;
+        assert_eq!(listed(&mut tree, &closure, &want, known.as_bytes()).beyond, Vec::<super::FileId>::new());
+        let beyond = listed(&mut tree, &closure, &want, b"s.o: s.c extra.h\n").beyond;
         assert_eq!(beyond.iter().map(|&f| tree.file_path(f)).collect::<Vec<_>>(), [path.join("extra.h")]);
     }
     // The name now leads elsewhere: what was remembered of it is void.
     fs::remove_file(path.join("a/b/x.h")).unwrap();
     std::os::unix::fs::symlink(path.join("extra.h"), path.join("a/b/x.h")).unwrap();
     tree.begin_batch();
-    assert_eq!(tree.listed(&closure, &want, known.as_bytes()).beyond.len(), 1);
+    assert_eq!(listed(&mut tree, &closure, &want, known.as_bytes()).beyond.len(), 1);
 }
 
 #[test]
@@ -180,7 +206,7 @@ fn a_dependency_file_cannot_hide_what_is_included_whatever_is_defined() {
     let (closure, _) = tree.closure_since(config, &want, tree.batch());
     for _ in 0..2 {
         let mut hidden = |list: &[u8]| {
-            let hidden = tree.listed(&closure, &want, list).hidden;
+            let hidden = listed(&mut tree, &closure, &want, list).hidden;
             hidden.iter().map(|&f| tree.file_path(f)).collect::<Vec<_>>()
         };
         assert!(hidden(b"t.o: t.c sure.h deep.h\n").is_empty());
@@ -192,5 +218,5 @@ fn a_dependency_file_cannot_hide_what_is_included_whatever_is_defined() {
     write("sure.h.gch", "");
     tree.begin_batch();
     let (closure, _) = tree.closure_since(config, &want, tree.batch());
-    assert!(tree.listed(&closure, &want, b"t.o: t.c\n").hidden.is_empty());
+    assert!(listed(&mut tree, &closure, &want, b"t.o: t.c\n").hidden.is_empty());
 }

@@ -46,6 +46,12 @@ pub(super) struct DepsAsked<'a> {
     pub(super) file: Option<&'a [u8]>,
     /// Named through `-Wp,-MD,file`, which overrides the driver's own name.
     pub(super) preprocessor_file: Option<&'a [u8]>,
+    /// `-MT` as typed (false) and `-MQ` to be quoted (true), in order.
+    pub(super) targets: Vec<(bool, &'a [u8])>,
+    /// `-MP`.
+    pub(super) phony: bool,
+    /// `-MD` or `-MMD` was given to the driver itself, which then tells the compiler the target.
+    pub(super) by_driver: bool,
     text: bool,
 }
 
@@ -209,7 +215,10 @@ impl<'a> Command<'a> {
                 }
                 Meaning::Cpu if is_native(value) => self.native.push(index),
                 Meaning::Pass(which) => self.pass(*which, entry, value.unwrap_or_default()),
-                Meaning::Deps(deps) => self.driver_deps(*deps, value),
+                Meaning::Deps(deps) => {
+                    self.deps.by_driver |= matches!(deps, Deps::All | Deps::User);
+                    self.driver_deps(*deps, value);
+                }
                 Meaning::Search(place) => self.search_dir(*place, value.unwrap_or_default(), arg),
                 meaning => self.apply(meaning, "", arg, value),
             }
@@ -506,7 +515,18 @@ impl<'a> Command<'a> {
             Deps::All => self.deps.all = true,
             Deps::User => self.deps.user = true,
             Deps::File => self.deps.file = value,
-            Deps::Text => self.deps.text = true,
+            Deps::Target => {
+                self.deps.text = true;
+                self.deps.targets.push((false, value.unwrap_or_default()));
+            }
+            Deps::QuotedTarget => {
+                self.deps.text = true;
+                self.deps.targets.push((true, value.unwrap_or_default()));
+            }
+            Deps::Phony => {
+                self.deps.text = true;
+                self.deps.phony = true;
+            }
         }
     }
 
@@ -520,7 +540,14 @@ impl<'a> Command<'a> {
                 self.driver_deps(deps, None);
             }
             Deps::File => self.deps.file = value,
-            Deps::Text => {}
+            Deps::Phony => self.deps.phony = true,
+            // Together with the driver's own targets their order is a matter of specs; clang passes them by.
+            Deps::Target | Deps::QuotedTarget => {
+                if self.inv.family == Family::Clang || self.deps.text || self.deps.by_driver {
+                    return self.unsupported("-Wp,", b"-MT");
+                }
+                self.deps.targets.push((deps == Deps::QuotedTarget, value.unwrap_or_default()));
+            }
         }
     }
 

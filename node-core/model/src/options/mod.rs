@@ -186,6 +186,9 @@ fn plan(command: &mut Command, source: &Source, all: &[Source], stop_at: StopAt)
         // What it reads would be gone when it is to be compiled again.
         command.refuse(Reason::BadCommand);
     }
+    if predicted.deps.is_some() && has_line_break(command, source) {
+        command.refuse(Reason::DependencyNames);
+    }
     let mut named_inputs = command.named_inputs.clone();
     let mut named_dirs = command.named_dirs.clone();
     if command.counts {
@@ -201,7 +204,7 @@ fn plan(command: &mut Command, source: &Source, all: &[Source], stop_at: StopAt)
     let mut output_dirs: Vec<PathBuf> = Vec::new();
     let dirs = predicted.files.iter().filter(|o| o.path != Path::new("/dev/null"));
     let dirs = dirs.map(|o| o.path.parent().unwrap_or(Path::new("")).to_path_buf());
-    for dir in dirs.chain(predicted.more_dirs.iter().map(|d| path_buf(d))) {
+    for dir in dirs.chain(predicted.loose.iter().map(|l| l.dir.clone())) {
         if !output_dirs.contains(&dir) {
             command.check_path(dir.as_os_str().as_bytes());
             output_dirs.push(dir);
@@ -221,6 +224,8 @@ fn plan(command: &mut Command, source: &Source, all: &[Source], stop_at: StopAt)
         output,
         outputs: predicted.files,
         deps: predicted.deps.map(|d| path_buf(&d)),
+        deps_rule: predicted.deps_rule,
+        loose: predicted.loose,
         deps_complete: command.deps.all && !command.deps.user,
         output_dirs,
         search: command.search.clone(),
@@ -231,6 +236,16 @@ fn plan(command: &mut Command, source: &Source, all: &[Source], stop_at: StopAt)
         nostdinc: command.nostdinc,
         colour_chosen: command.colour_chosen,
     }
+}
+
+/// Whether a name that the dependency list begins with has a line break in it: compilers write it as it is, and then
+/// nobody can tell where the list ends.
+fn has_line_break(command: &Command, source: &Source) -> bool {
+    let search = &command.search;
+    let dirs = [&search.quote, &search.angled, &search.system, &search.after].into_iter().flatten();
+    let paths = dirs.chain(command.forced.iter().map(|f| &f.path)).map(|path| path.as_os_str());
+    let source = command.args[source.index].as_os_str();
+    paths.chain([source, command.inv.cwd.as_os_str()]).any(|path| path.as_bytes().contains(&b'\n'))
 }
 
 /// Indices of the arguments that stay when a command with several inputs is split: without the other inputs, and without a

@@ -5,7 +5,8 @@
 
 use super::command::{Command, Source, Temps, path_buf};
 use super::table::Side;
-use crate::plan::{Family, Language, Manner, Output, StopAt};
+use crate::depfile;
+use crate::plan::{DepsRule, Family, Language, Loose, Manner, Output, Rest, Role, StopAt};
 
 /// The names that side outputs are made of.
 struct Bases {
@@ -21,10 +22,12 @@ struct Bases {
 pub(super) struct Outputs {
     /// The output proper first.
     pub(super) files: Vec<Output>,
-    /// Directories of files that are written under unknown names.
-    pub(super) more_dirs: Vec<Vec<u8>>,
+    /// Files under names that are not wholly known, or that only some versions write.
+    pub(super) loose: Vec<Loose>,
     /// The dependency file.
     pub(super) deps: Option<Vec<u8>>,
+    /// Its form.
+    pub(super) deps_rule: DepsRule,
     /// gcc's name for profile counts, without suffix.
     pub(super) counts_base: Vec<u8>,
 }
@@ -144,16 +147,51 @@ pub(super) fn predict(command: &Command, source: &Source, stop_at: StopAt) -> Ou
     let temp_manner = if clang { Manner::Rename } else { Manner::Truncate };
     let main_is_null = main == b"/dev/null";
     let main_manner = if main_is_null { Manner::Truncate } else { main_manner(command, source.language, stop_at) };
-    let mut files = vec![(main, main_manner)];
-    let mut more_dirs = Vec::new();
+    let mut files = vec![output(&main, main_manner, Role::Main)];
 
     let deps = deps_name(command, path, source.language, &bases);
-    files.extend(deps.clone().map(|d| (d, Manner::Truncate)));
+    files.extend(deps.as_deref().map(|d| output(d, Manner::Truncate, Role::Dependencies)));
+    let deps_rule = deps.as_ref().map(|_| deps_rule(command, path)).unwrap_or_default();
     if command.written.temps.is_some() {
         for suffix in temp_suffixes(command, source.language, stop_at) {
-            files.push((join(&[&bases.temps, suffix]), temp_manner));
+            files.push(output(&join(&[&bases.temps, suffix]), temp_manner, Role::Beside));
         }
     }
+    let Beside { known, loose } = beside(command, source, stop_at, &bases, main_is_null);
+    files.extend(known.into_iter().map(|(path, manner)| output(&path, manner, Role::Beside)));
+    if let Some(notes) = command.written.notes_file {
+        files.push(output(notes, Manner::Truncate, Role::Named));
+    }
+    for named in command.written.named.iter().filter(|n| !n.ends_with(b"/")) {
+        let manner = if named.ends_with(b".dia") { temp_manner } else { Manner::Truncate };
+        files.push(output(named, manner, Role::Named));
+    }
+    if stop_at == StopAt::Object {
+        files.extend(command.written.by_assembler.iter().map(|f| output(f, Manner::Truncate, Role::Named)));
+    }
+    Outputs { files, loose, deps, deps_rule, counts_base: bases.aux }
+}
+
+fn output(path: &[u8], manner: Manner, role: Role) -> Output {
+    Output { path: path_buf(path), manner, role }
+}
+
+/// Files under names of the compiler's own making.
+struct Beside {
+    known: Vec<(Vec<u8>, Manner)>,
+    loose: Vec<Loose>,
+}
+
+fn loose(path: &[u8], rest: Rest) -> Loose {
+    let (dir, stem) = split_dir(path);
+    Loose { dir: path_buf(dir), stem: path_buf(stem).into_os_string(), rest }
+}
+
+fn beside(command: &Command, source: &Source, stop_at: StopAt, bases: &Bases, main_is_null: bool) -> Beside {
+    use std::os::unix::ffi::OsStrExt;
+    let path = command.args[source.index].as_bytes();
+    let clang = command.inv.family == Family::Clang;
+    let (mut files, mut unsure) = (Vec::new(), Vec::new());
     for (side, value) in &command.written.beside {
         let aux = |suffix: &[u8]| (join(&[&bases.aux, suffix]), Manner::Truncate);
         let dump = |suffix: &[u8]| (join(&[&bases.dump, suffix]), Manner::Truncate);
@@ -179,37 +217,60 @@ pub(super) fn predict(command: &Command, source: &Source, stop_at: StopAt) -> Ou
             Side::IpaClones => files.push(dump(b".000i.ipa-clones")),
             Side::FinalInsns => files.push(dump(b".gkd")),
             Side::Analyzer => files.push(dump(b".analyzer.txt")),
-            Side::Dumps => more_dirs.push(split_dir(&bases.dump).0.to_vec()),
+            Side::Dumps => unsure.push(loose(&bases.dump, Rest::Pass)),
             Side::AdaSpec => {
                 let name: Vec<u8> =
                     split_dir(path).1.iter().map(|&b| if b.is_ascii_alphanumeric() { b } else { b'_' }).collect();
                 files.push((join(&[&name, b".ads"]), Manner::Truncate));
-                // One more for every header with declarations.
-                more_dirs.push(Vec::new());
             }
             Side::JsonDiagnostics | Side::SarifDiagnostics => {
-                files.push(dump(if *side == Side::JsonDiagnostics { b".gcc.json" } else { b".sarif" }));
                 // Versions of gcc differ in whether it goes beside the other dumps.
-                more_dirs.push(Vec::new());
+                let suffix: &[u8] = if *side == Side::JsonDiagnostics { b".gcc.json" } else { b".sarif" };
+                let (beside, here) = (dump(suffix).0, join(&[split_dir(&bases.dump).1, suffix]));
+                unsure.extend([beside, here].map(|path| loose(&path, Rest::Nothing)));
             }
         }
     }
-    if let Some(notes) = command.written.notes_file {
-        files.push((notes.to_vec(), Manner::Truncate));
+    for folder in command.written.named.iter().filter(|n| n.ends_with(b"/")) {
+        // `-ftime-trace=folder/` of later clangs.
+        unsure.push(loose(&join(&[folder, split_dir(&bases.aux).1, b".json"]), Rest::Nothing));
     }
-    for named in &command.written.named {
-        if named.ends_with(b"/") {
-            more_dirs.push(named.to_vec());
-            continue;
-        }
-        let manner = if named.ends_with(b".dia") { temp_manner } else { Manner::Truncate };
-        files.push((named.to_vec(), manner));
+    Beside { known: files, loose: unsure }
+}
+
+/// The targets of the dependency file as the driver gives them, and the compiler writes them.
+fn deps_rule(command: &Command, source: &[u8]) -> DepsRule {
+    let asked = &command.deps;
+    let gcc = command.inv.family == Family::Gcc;
+    let plain = |text| if gcc { without_here(text) } else { text };
+    let given = asked.targets.iter().map(|&(quoted, text)| match quoted {
+        true => depfile::quote(plain(text)),
+        false => plain(text).to_vec(),
+    });
+    let mut targets: Vec<Vec<u8>> = Vec::new();
+    if gcc {
+        // cpplib puts those that it does not quote before the others.
+        let (quoted, plain): (Vec<_>, Vec<_>) = asked.targets.iter().zip(given).partition(|((quoted, _), _)| *quoted);
+        targets.extend(plain.into_iter().chain(quoted).map(|(_, text)| text));
+    } else {
+        targets.extend(given);
     }
-    if stop_at == StopAt::Object {
-        files.extend(command.written.by_assembler.iter().map(|f| (f.to_vec(), Manner::Truncate)));
+    if targets.is_empty() {
+        // gcc's driver names the output only where it was asked for the list itself, and not through `-Wp,`.
+        let output = command.output.filter(|_| !gcc || asked.by_driver);
+        let name = output.map_or_else(|| join(&[stem(split_dir(source).1), b".o"]), <[u8]>::to_vec);
+        targets.push(depfile::quote(plain(&name)));
     }
-    let files = files.into_iter().map(|(path, manner)| Output { path: path_buf(&path), manner }).collect();
-    Outputs { files, more_dirs, deps, counts_base: bases.aux }
+    DepsRule { targets, phony: asked.phony }
+}
+
+/// A target without the `./` that it begins with, as cpplib writes it.
+fn without_here(mut target: &[u8]) -> &[u8] {
+    while let Some(rest) = target.strip_prefix(b"./") {
+        let slashes = rest.iter().take_while(|&&c| c == b'/').count();
+        target = &rest[slashes..];
+    }
+    target
 }
 
 fn deps_name(command: &Command, source: &[u8], language: Language, bases: &Bases) -> Option<Vec<u8>> {

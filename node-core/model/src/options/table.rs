@@ -102,8 +102,12 @@ pub enum Deps {
     User,
     /// `-MF`.
     File,
-    /// `-MT`, `-MQ`, `-MP`, `-MV`: the text changes, not the files.
-    Text,
+    /// `-MT`: a target, as typed.
+    Target,
+    /// `-MQ`: a target, quoted for `make`.
+    QuotedTarget,
+    /// `-MP`: a rule for every header.
+    Phony,
 }
 
 /// The programs behind the driver that can be given options of their own.

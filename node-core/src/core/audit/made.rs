@@ -32,12 +32,11 @@ impl Made {
     /// These files were just written with what `peer` returned.
     pub(super) fn note(&mut self, peer: NodeId, changes: &[Change], at_ms: u64) {
         for change in changes {
-            if let Change::File { path, content, .. } = change {
-                if self.0.len() >= MADE_OUTPUTS_MAX {
-                    self.0.pop_front();
-                }
-                self.0.push_back((peer, Output { path: path.clone(), bytes: content.len() as u64, at_ms }));
+            if self.0.len() >= MADE_OUTPUTS_MAX {
+                self.0.pop_front();
             }
+            let (path, bytes) = (change.path.clone(), change.content.len() as u64);
+            self.0.push_back((peer, Output { path, bytes, at_ms }));
         }
     }
 
@@ -86,7 +85,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use potluck_model::plan::Manner;
+    use potluck_model::plan::{Manner, Role};
 
     fn now_ms() -> u64 {
         super::super::now_ms()
@@ -94,10 +93,11 @@ mod tests {
 
     fn file(path: &Path, content: &str) -> Change {
         std::fs::write(path, content).unwrap();
-        Change::File {
+        Change {
             path: path.to_owned(),
             mode: 0o644,
             manner: Manner::Replace,
+            role: Role::Main,
             content: content.as_bytes().to_vec(),
         }
     }
@@ -127,10 +127,11 @@ mod tests {
     #[test]
     fn the_record_is_bounded() {
         let mut made = Made::default();
-        let change = |n: usize| Change::File {
+        let change = |n: usize| Change {
             path: PathBuf::from(format!("/{n}")),
             mode: 0,
             manner: Manner::Replace,
+            role: Role::Main,
             content: Vec::new(),
         };
         for n in 0..MADE_OUTPUTS_MAX + 5 {

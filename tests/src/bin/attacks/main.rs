@@ -5,6 +5,7 @@ mod archive;
 mod board;
 mod compiler;
 mod flood;
+mod lies;
 mod roots;
 mod stranger;
 mod submitter;

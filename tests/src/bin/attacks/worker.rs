@@ -1,4 +1,5 @@
-//! A submitter whose only worker lies: it compiles honestly and then says something else (cases 28, 30 and 31).
+//! A submitter whose only worker lies: it compiles honestly and then says something else (cases 28, 30 and 31). More lies
+//! are in `lies`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,17 +16,29 @@ use crate::board::{Attack, Board, Seal};
 use crate::compiler::{last_record, lossy, marks};
 
 /// Names of its attacks.
-pub const NAMES: &[&str] = &["asks for files", "writes elsewhere", "lies about inputs"];
+pub const NAMES: &[&str] = &[
+    "asks for files",
+    "writes elsewhere",
+    "lies about inputs",
+    "adds files",
+    "leaves files out",
+    "writes for make",
+    "steers the terminal",
+    "sends bombs",
+];
 
 /// What is done to a dependency file.
 type Edit = fn(&str) -> String;
 
-struct Scene {
-    lab: Lab,
-    relay: Relay,
-    dir: PathBuf,
-    /// Object and dependency file as the plain compiler writes them.
-    right: (Vec<u8>, Vec<u8>),
+/// A submitter and its lying worker.
+pub struct Scene {
+    pub lab: Lab,
+    pub relay: Relay,
+    pub dir: PathBuf,
+    /// Object and dependency file as the plain compiler writes them, each with its mode.
+    right: [(Vec<u8>, u32); 2],
+    /// Reads every dependency file of the folder, as the makefiles of projects do.
+    makefile: PathBuf,
     _members: [Member; 2],
 }
 
@@ -35,8 +48,41 @@ pub fn attacks(board: &mut Board) -> Outcome<()> {
     board.attack("28", NAMES[0], |attack| scene.asks_for_files(attack));
     board.attack("30", NAMES[1], |attack| scene.writes_elsewhere(attack));
     board.attack("31", NAMES[2], |attack| scene.lies_about_inputs(attack));
+    board.attack("30", NAMES[3], |attack| scene.adds_files(attack));
+    board.attack("30", NAMES[4], |attack| scene.leaves_files_out(attack));
+    board.attack("31", NAMES[5], |attack| scene.writes_for_make(attack));
+    board.attack("30", NAMES[6], |attack| scene.steers_the_terminal(attack));
+    board.attack("30", NAMES[7], |attack| scene.sends_bombs(attack));
     scene.lab.check_isolation()
 }
+
+/// The project: name, content, mode.
+const FILES: &[(&str, &str, u32)] = &[
+    ("main.c", "#include \"sure.h\"\n#ifdef LATER\n#include LATER\n#endif\nint main(void) { return SURE; }\n", 0o644),
+    ("sure.h", "#define SURE 0\n", 0o644),
+    ("other.c", "int other;\n", 0o644),
+    ("asked.h", "int asked;\n", 0o644),
+    ("unsent.txt", "never sent\n", 0o644),
+    // What a worker would like to have.
+    (".env", "LAB-SECRET\n", 0o644),
+    ("secret.env", "LAB-SECRET\n", 0o600),
+    (".git/config", "LAB-SECRET\n", 0o644),
+    (".hidden/x.h", "LAB-SECRET\n", 0o644),
+    ("private.h", "LAB-SECRET\n", 0o600),
+    ("id_rsa", "LAB-SECRET\n", 0o600),
+    ("tls.key", "LAB-SECRET\n", 0o644),
+    ("server.pem", "LAB-SECRET\n", 0o644),
+    ("private/notes.md", "LAB-SECRET\n", 0o644),
+    ("private/main.c", "LAB-SECRET\n", 0o644),
+    ("data.sqlite", "LAB-SECRET\n", 0o644),
+    // What it would like to write over: a person's files with the source's stem.
+    ("main.rs", "fn main() {}\n", 0o644),
+    ("main.json", "{}\n", 0o644),
+    ("main", "#!/bin/sh\n", 0o755),
+    ("main.su", "a person's\n", 0o644),
+    // Sources whose messages no terminal should see as they are.
+    ("escape.c", "#warning \u{1b}]0;title\u{7}\u{1b}[2J\nint e;\n", 0o644),
+];
 
 fn job(dir: &Path) -> Job {
     let argv = ["/usr/bin/gcc", "-g", "-MD", "-c", "main.c", "-o", "main.o"];
@@ -51,19 +97,20 @@ impl Scene {
         }
         let person = Person::submitter();
         person.make_dir(&dir.join("sub"))?;
-        for (name, text) in [
-            ("main.c", "#include \"sure.h\"\nint main(void) { return SURE; }\n"),
-            ("sure.h", "#define SURE 0\n"),
-            ("other.c", "int other;\n"),
-            ("asked.h", "int asked;\n"),
-            ("unsent.txt", "never sent\n"),
-        ] {
+        for folder in [".git", ".hidden", "private"] {
+            person.make_dir(&dir.join(folder))?;
+        }
+        for (name, text, mode) in FILES {
             fs::write(dir.join(name), text)?;
             person.own(&dir.join(name))?;
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(*mode))?;
         }
         let plain = run(Via::Plain.command(&job(&dir)), "gcc")?;
-        let right = (fs::read(dir.join("main.o")), fs::read(dir.join("main.d")));
-        let right = (right.0.context(|| lossy(&plain.stderr))?, right.1.context(|| lossy(&plain.stderr))?);
+        let written = |name: &str| -> Outcome<(Vec<u8>, u32)> {
+            let text = fs::read(dir.join(name)).context(|| lossy(&plain.stderr))?;
+            Ok((text, fs::metadata(dir.join(name))?.permissions().mode()))
+        };
+        let right = [written("main.o")?, written("main.d")?];
         fs::remove_file(dir.join("main.o"))?;
         fs::remove_file(dir.join("main.d"))?;
 
@@ -85,11 +132,14 @@ impl Scene {
         symlink(home.join(".ssh/id_rsa"), dir.join("notes.h"))?;
         symlink(home.join(".ssh"), dir.join("keys"))?;
         symlink(&home, dir.join("sub/link"))?;
-        Ok(Self { lab, relay, dir, right, _members: [front, back] })
+        let makefile = lab.dir.join("all.mk");
+        fs::write(&makefile, "all: ; @true\n-include $(wildcard *.d)\n")?;
+        person.own(&makefile)?;
+        Ok(Self { lab, relay, dir, right, makefile, _members: [front, back] })
     }
 
     /// One compile with the worker's answers changed like this; back to the truth afterwards.
-    fn compile(
+    pub fn compile(
         &self,
         attack: &mut Attack,
         name: &str,
@@ -104,18 +154,28 @@ impl Scene {
         let told = self.relay.counts().0 - before;
         attack.check(told >= times, || format!("{name}: the worker lied {told} times"));
         attack.check(seen.exit == 0, || format!("{name}: the build failed: {}", lossy(&seen.stderr)));
-        for (file, right) in [("main.o", &self.right.0), ("main.d", &self.right.1)] {
-            attack.check(fs::read(self.dir.join(file)).is_ok_and(|now| now == *right), || {
-                format!("{name}: {file} is wrong")
-            });
+        for (file, (right, mode)) in ["main.o", "main.d"].into_iter().zip(&self.right) {
+            let path = self.dir.join(file);
+            attack.check(fs::read(&path).is_ok_and(|now| now == *right), || format!("{name}: {file} is wrong"));
+            let now = fs::metadata(&path).map_or(0, |meta| meta.permissions().mode());
+            attack.check(now == *mode, || format!("{name}: {file} has mode {now:o} instead of {mode:o}"));
         }
+        self.make(attack, name)?;
         attack.all_wrong(sealed.broken(&self.dir, &["main.o", "main.d"])?.into_iter().map(|w| format!("{name}: {w}")));
         attack.all_wrong(self.relay.leaks().into_iter().map(|l| format!("{name}: the worker got {l}")));
         Ok((seen, last_record(&self.lab)?))
     }
 
+    /// What a build does next: whatever `make` runs of what is there now shows in the folder.
+    fn make(&self, attack: &mut Attack, name: &str) -> Outcome<()> {
+        let argv = ["/usr/bin/make".into(), "-f".into(), self.makefile.clone().into_os_string(), "all".into()];
+        let seen = run(Via::Plain.command(&Job { cwd: self.dir.clone(), argv: argv.to_vec() }), "make")?;
+        attack.check(seen.exit == 0, || format!("{name}: make fails: {}", lossy(&seen.stderr)));
+        Ok(())
+    }
+
     /// The same, and it must end here for this reason.
-    fn must_end_here(&self, attack: &mut Attack, name: &str, reason: &str, tamper: Tamper) -> Outcome<()> {
+    pub fn must_end_here(&self, attack: &mut Attack, name: &str, reason: &str, tamper: Tamper) -> Outcome<()> {
         let before = marks(&self.lab)?;
         let refusals = self.number("/jobs/fault_refusals")?;
         let (_, record) = self.compile(attack, name, tamper, 1)?;
@@ -133,12 +193,12 @@ impl Scene {
         Ok(())
     }
 
-    fn number(&self, pointer: &str) -> Outcome<u64> {
+    pub fn number(&self, pointer: &str) -> Outcome<u64> {
         self.lab.submitter.node.status()?.number(pointer)
     }
 
     /// Told the truth, the job runs there: otherwise nothing is shown.
-    fn control(&self, attack: &mut Attack) -> Outcome<()> {
+    pub fn control(&self, attack: &mut Attack) -> Outcome<()> {
         let (_, record) = self.compile(attack, "the truth", Box::new(|_| {}), 1)?;
         attack.check(record["where"] == "remote", || format!("the truth is not taken: {record}"));
         Ok(())
@@ -170,18 +230,25 @@ impl Scene {
             "etc/shadow".into(),
             String::new(),
         ];
+        let secrets = FILES.iter().filter(|(_, text, _)| text.contains("LAB-SECRET"));
+        let asked: Vec<String> = asked.into_iter().chain(secrets.map(|(name, ..)| at(&self.dir.join(name)))).collect();
+        let folders = [".git", ".hidden", "Makefile"].map(|name| at(&self.dir.join(name)));
+        let asked: Vec<String> = asked.into_iter().chain(folders).collect();
         for path in &asked {
             let fault = path.clone().into_bytes();
             let tamper: Tamper = Box::new(move |result| result.faults = vec![fault.clone()]);
             self.must_end_here(attack, &format!("asked for {path:?}"), "fault-refused", tamper)?;
         }
-        // A file of the project is answered: the refusals above are not for want of an answer.
+        // A header is answered, because the source computes a name: the refusals above are not for want of an answer.
+        let before = self.number("/jobs/unpredicted")?;
         let mut fault = vec![self.dir.join("asked.h").to_string_lossy().into_owned().into_bytes()];
         let tamper: Tamper = Box::new(move |result| result.faults = std::mem::take(&mut fault));
         let (_, record) = self.compile(attack, "asked.h", tamper, 2)?;
         attack
             .check(record["where"] == "remote" && record["retries"] == 1, || format!("asked.h is not given: {record}"));
-        attack.saw(format!("{} paths refused and counted, 1 of the project given", asked.len()));
+        let now = self.number("/jobs/unpredicted")?;
+        attack.check(now > before, || "what no scan predicted is given and not counted".into());
+        attack.saw(format!("{} paths refused and counted, 1 of the project given and counted", asked.len()));
         Ok(())
     }
 
@@ -226,8 +293,7 @@ impl Scene {
         let count = lies.len();
         for (name, lie) in lies {
             let tamper: Tamper = Box::new(move |result| result.outputs.push(lie.clone()));
-            let reason = if name == "behind a link, by a likely name" { "special-output" } else { "bad-output" };
-            self.must_end_here(attack, name, reason, tamper)?;
+            self.must_end_here(attack, name, "bad-output", tamper)?;
         }
         attack.check(fs::read_dir(&outside)?.count() == 0, || "something was written outside".into());
         // Special bits do not survive; the rest of the result is honest, and taken.
