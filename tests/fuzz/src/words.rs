@@ -8,6 +8,9 @@ use potluck_node::identity;
 use potluck_node::membership::invite::{self, JoinLink};
 use potluck_node::settings::Settings;
 
+/// A refusal shows at most 64 characters of what was typed, each of ten bytes where it has to be escaped.
+const SENTENCE_BYTES_MAX: usize = 64 * 10 + 200;
+
 /// A link that is accepted is one when it is written again, and leads nowhere else; so are addresses and ids.
 pub fn invitation(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -17,11 +20,11 @@ pub fn invitation(input: &[u8]) {
             assert!(link.via.iter().all(|via| invite::address(via).as_ref() == Ok(via)));
             assert_eq!(link.to_string().parse::<JoinLink>(), Ok(link));
         }
-        Err(why) => assert!(why.to_string().len() < 400, "a refusal is a sentence: {why}"),
+        Err(why) => assert!(why.to_string().len() < SENTENCE_BYTES_MAX, "a refusal is a sentence: {why}"),
     }
     match invite::typed_address(&text) {
         Ok(address) => assert_eq!(invite::address(&address).as_ref(), Ok(&address)),
-        Err(why) => assert!(why.len() < 400),
+        Err(why) => assert!(why.len() < SENTENCE_BYTES_MAX),
     }
     if let Ok(id) = identity::read(&text) {
         assert_eq!(identity::read(&identity::show(id)), Ok(id));
