@@ -279,7 +279,7 @@ impl Core {
         let same_env = case.seed.env() == case.answers[0].asked.env;
         bench.tries += 1;
         let (tries, since) = (bench.tries, bench.sent_in + 1);
-        if !same_env || self.tree.closure_since(config, &want, since).1 != before {
+        if !same_env || self.tree.closure_since(config, &want, since).1 != before || !self.has_same_tools() {
             return self.give_up("its inputs have changed");
         }
         let is_faulted = !result.faults.is_empty() || !result.written.is_empty() || result.faults_overflow;

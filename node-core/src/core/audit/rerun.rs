@@ -29,6 +29,8 @@ pub(super) struct Seed {
     steering: Digest,
     pub(super) key: Digest,
     pub(super) toolchain: ToolchainId,
+    /// Its files as they were: a compiler that was updated since makes other objects, and keeps its number for a while.
+    tools: Arc<Closure>,
     pub(super) want: Arc<Want>,
     pub(super) config: ConfigId,
     pub(super) closure: Arc<Closure>,
@@ -57,6 +59,8 @@ impl Core {
 
     /// What it takes to ask again what this job asked, with the inputs as they are known to be now.
     pub(super) fn seed_of(&mut self, id: JobId) -> Option<Seed> {
+        let toolchain = self.jobs.get(&id)?.toolchain?;
+        let tools = self.toolchain_closure(toolchain)?;
         let job = self.jobs.get(&id)?;
         let ask = self.asks.get(&job.ask)?;
         let mut seed = Seed {
@@ -66,7 +70,8 @@ impl Core {
             part: job.part,
             steering: ask.steering,
             key: ask.key,
-            toolchain: job.toolchain?,
+            toolchain,
+            tools,
             want: Arc::clone(&job.want),
             config: job.config,
             closure: Arc::clone(&job.closure),
@@ -78,6 +83,13 @@ impl Core {
         };
         self.learn_more(&mut seed);
         Some(seed)
+    }
+
+    /// Whether the compiler of the case that is run is what it was. Another closure stands for other files.
+    pub(super) fn has_same_tools(&mut self) -> bool {
+        let Some(active) = &self.audit.active else { return false };
+        let (toolchain, before) = (active.case.seed.toolchain, Arc::clone(&active.case.seed.tools));
+        self.toolchain_closure(toolchain).is_some_and(|now| Arc::ptr_eq(&now, &before))
     }
 
     /// More may be known by now of what it opens. Its inputs are the same: that was just looked at.
@@ -157,7 +169,7 @@ impl Core {
         let Some(job) = self.jobs.get(&id) else { return };
         let (config, want, before, sent_in) = (job.config, Arc::clone(&job.want), job.fingerprint, job.sent_in);
         let (tries, asked) = (job.tries, self.message_of(id));
-        let is_same = self.tree.closure_since(config, &want, sent_in + 1).1 == before;
+        let is_same = self.tree.closure_since(config, &want, sent_in + 1).1 == before && self.has_same_tools();
         let is_faulted = !result.faults.is_empty() || !result.written.is_empty() || result.faults_overflow;
         if is_faulted
             && is_same
