@@ -14,7 +14,8 @@ use potluck_wire::pool::{self, HarvestKind, Harvested};
 
 use super::Core;
 use super::by_products::{loose_dirs, physical_output};
-use super::submit::{Ask, Job};
+use super::job::Job;
+use super::submit::Ask;
 use crate::core_content::inline;
 use crate::outputs::{self, Change, Folders};
 use crate::tree::Tree;

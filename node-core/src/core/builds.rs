@@ -18,8 +18,9 @@ use potluck_wire::{ipc, pool};
 use rustc_hash::{FxHashMap, FxHasher};
 use tokio::sync::mpsc;
 
+use super::job::Job;
 use super::snapshot::shown_name;
-use super::submit::{Ask, Job};
+use super::submit::Ask;
 use super::view::name_of;
 use super::{ConnId, Core, Event, Replies};
 use crate::builds::store::Store;

@@ -13,7 +13,7 @@ use potluck_wire::pool::{self, frame};
 
 use super::Core;
 use super::accept::Unfit;
-use super::submit::Job;
+use super::job::Job;
 use crate::bytes;
 use crate::outputs::{self, Change, Folders};
 use crate::tree::{FileId, Found, Listed, Record, Want};
@@ -214,7 +214,7 @@ impl Core {
     /// Whether the job read something else than what is there now. Then it runs again, or here.
     fn inputs_changed(&mut self, id: JobId, peer: NodeId, changes: &[Change]) -> Option<Outcome> {
         let job = self.jobs.get(&id)?;
-        let (config, want, before) = (job.config, job.want.clone(), job.fingerprint);
+        let (config, want, before) = (job.config, job.want.clone(), job.fingerprint_at(peer));
         // A stat since it was sent, perhaps at the end of another job, tells all that it may have seen otherwise than a
         // compiler here would have.
         let (_, now) = self.tree.closure_since(config, &want, job.sent_in + 1);

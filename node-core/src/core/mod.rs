@@ -16,6 +16,7 @@ mod compilers;
 mod faults;
 mod finish;
 pub(crate) mod flood;
+mod job;
 mod machines;
 pub(crate) mod network;
 mod peers;
@@ -243,7 +244,7 @@ pub struct Core {
     pub(crate) submitter: place::Submitter,
     pub(crate) worker: place::Worker,
     pub(crate) asks: HashMap<u64, submit::Ask>,
-    pub(crate) jobs: HashMap<JobId, submit::Job>,
+    pub(crate) jobs: HashMap<JobId, job::Job>,
     pub(crate) conns: HashMap<ConnId, submit::Conn>,
     pub(crate) next_job: u64,
     pub(crate) compilers: compilers::State,

@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use potluck_model::ids::{Digest, JobId, NodeId, ToolchainId};
+use potluck_model::ids::{Digest, JobId, NodeId};
 use potluck_model::options::{self, Invocation, ReadFile};
 use potluck_model::place::{self, JobSpec, Work};
 use potluck_model::plan::{Family, Plan, Role, Verdict};
@@ -18,13 +18,14 @@ use potluck_model::trust::Mode;
 use potluck_wire::ipc;
 use potluck_wire::pool::{self, frame};
 
+use super::job::Job;
 use super::understood;
 use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::outputs::{self, Folders};
 use crate::root::{Asker, Root};
 use crate::toolchain::{Compiler, SearchList};
-use crate::tree::{Closure, ConfigId, Found, Record, Want};
+use crate::tree::{Closure, Found, Record, Want};
 
 /// A wrapper's connection.
 pub(crate) enum Conn {
@@ -56,102 +57,6 @@ pub(crate) struct Ask {
     pub(crate) key: Digest,
     /// Its build, and what is known of its times.
     pub(crate) mark: super::builds::Mark,
-}
-
-/// One compile of an ask.
-pub(crate) struct Job {
-    pub(crate) ask: u64,
-    pub(crate) part: usize,
-    pub(crate) toolchain: Option<ToolchainId>,
-    pub(crate) want: Arc<Want>,
-    pub(crate) config: ConfigId,
-    pub(crate) closure: Arc<Closure>,
-    pub(crate) fingerprint: u64,
-    /// The batch of the tree that it was last sent in.
-    pub(crate) sent_in: u64,
-    pub(crate) args: Vec<OsString>,
-    /// Output directories: physical path, expected outputs.
-    pub(crate) dirs: Vec<(PathBuf, Vec<Vec<u8>>)>,
-    /// Names that a fault says are written over.
-    pub(crate) extra_whiteouts: Vec<PathBuf>,
-    /// Paths that a fault asked for and that do not exist.
-    pub(crate) gone: Vec<Vec<u8>>,
-    pub(crate) faults: Vec<Vec<u8>>,
-    pub(crate) tries: u32,
-    /// Runs elsewhere that came to nothing: taken back, lost.
-    pub(crate) lost: u32,
-    pub(crate) reruns: u32,
-    pub(crate) depended: bool,
-    pub(crate) peer: Option<NodeId>,
-    /// Contents that must reach the peer first.
-    pub(crate) uploads: Vec<Digest>,
-    pub(crate) bytes_up: u64,
-    pub(crate) bytes_down: u64,
-    /// A result whose large outputs are still coming.
-    pub(crate) held: Option<Box<pool::Result>>,
-    pub(crate) note: String,
-    /// Waits for packing, a search list or `-M`, and is not placed.
-    pub(crate) parked: bool,
-    /// The clock that it was sent with, seconds since 1970.
-    pub(crate) clock_s: i64,
-    /// Whom it was sent to last, and whether that was somebody else before: what is remembered is what the last one was asked.
-    pub(crate) asked_of: Option<NodeId>,
-    pub(crate) is_shared: bool,
-    /// Two peers must agree before its result is used, and what the first one returned.
-    pub(crate) careful: bool,
-    pub(crate) first: Option<Box<super::audit::First>>,
-    /// Nobody waits for it: it is compiled again to be compared, for the case of this number.
-    pub(crate) audit: Option<u64>,
-    /// When it got the core that it is on, and when the result came: for display only.
-    pub(crate) placed_at: Duration,
-    pub(crate) result_at: Duration,
-}
-
-impl Job {
-    /// One that was never sent.
-    pub(super) fn new(
-        (ask, part): (u64, usize),
-        (want, config): (Arc<Want>, ConfigId),
-        (closure, fingerprint): (Arc<Closure>, u64),
-        sent_in: u64,
-        args: Vec<OsString>,
-        dirs: Vec<(PathBuf, Vec<Vec<u8>>)>,
-    ) -> Self {
-        Self {
-            ask,
-            part,
-            toolchain: None,
-            want,
-            config,
-            closure,
-            fingerprint,
-            sent_in,
-            args,
-            dirs,
-            extra_whiteouts: Vec::new(),
-            gone: Vec::new(),
-            faults: Vec::new(),
-            tries: 0,
-            lost: 0,
-            reruns: 0,
-            depended: false,
-            peer: None,
-            uploads: Vec::new(),
-            bytes_up: 0,
-            bytes_down: 0,
-            held: None,
-            note: String::new(),
-            parked: false,
-            clock_s: 0,
-            asked_of: None,
-            is_shared: false,
-            careful: false,
-            first: None,
-            audit: None,
-            placed_at: Duration::ZERO,
-            result_at: Duration::ZERO,
-        }
-    }
 }
 
 /// Remembers whether a file was asked for.
@@ -484,6 +389,7 @@ impl Core {
         job.closure = Arc::clone(&closure);
         job.fingerprint = fingerprint;
         job.sent_in = self.tree.batch();
+        job.note_sent(peer_id);
         let tools = job.toolchain.and_then(|t| self.toolchain_closure(t));
         let Some(peer) = self.peers.get(&peer_id) else { return };
         if closure.time_macro && peer.clock_skew_us.unsigned_abs() > 1_000_000 && !self.honours_epoch(id) {

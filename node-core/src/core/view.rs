@@ -12,8 +12,9 @@ use potluck_wire::{ipc, pool};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::job::Job;
 use super::peers::{Stage, stage_word};
-use super::submit::{Ask, Job};
+use super::submit::Ask;
 use super::{ConnId, Core, Replies};
 use crate::bytes;
 use crate::cpu_group::CpuGroup;

@@ -9,8 +9,8 @@ use potluck_model::reason::Reason;
 use potluck_model::trust::{At, Mode, Run};
 use potluck_wire::{ipc, pool};
 
+use super::super::job::Job;
 use super::super::peers::Stage;
-use super::super::submit::Job;
 use super::super::{Core, submit};
 use super::{Answer, seen, without_contents};
 use crate::bytes;
@@ -97,9 +97,10 @@ impl Core {
         let job = self.jobs.get_mut(&id)?;
         let came = seen(result, digests);
         let result = without_contents(result);
-        let first = job.first.take().filter(|first| first.fingerprint == job.fingerprint && first.peer != peer);
+        let fingerprint = job.fingerprint_at(peer);
+        let first = job.first.take().filter(|first| first.fingerprint == fingerprint && first.peer != peer);
         let Some(first) = first else {
-            job.first = Some(Box::new(First { peer, came, fingerprint: job.fingerprint, asked, result }));
+            job.first = Some(Box::new(First { peer, came, fingerprint, asked, result }));
             return Some(Outcome::Compare(Reason::TrustCareful));
         };
         if first.came == came {

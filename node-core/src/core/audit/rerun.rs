@@ -14,7 +14,8 @@ use potluck_model::trust::{At, Class, class_of};
 use potluck_wire::{ipc, pool};
 use tokio::sync::mpsc;
 
-use super::super::submit::{Ask, Job};
+use super::super::job::Job;
+use super::super::submit::Ask;
 use super::super::{Core, Event};
 use super::{Active, Answer, Case, Doing, News, hashed, without_contents};
 use crate::toolchain::Compiler;
