@@ -35,7 +35,12 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     };
     let is_free = |path: &PathBuf| std::fs::symlink_metadata(path).is_err();
     let aside = (1..=ASIDE_MAX).map(named).find(is_free).unwrap_or_else(|| named(ASIDE_MAX));
-    std::fs::rename(path, &aside)?;
+    if std::fs::rename(path, &aside).is_err() {
+        // A folder does not replace a file, nor a file a folder.
+        let is_folder = std::fs::symlink_metadata(&aside).is_ok_and(|meta| meta.is_dir());
+        if is_folder { std::fs::remove_dir_all(&aside) } else { std::fs::remove_file(&aside) }?;
+        std::fs::rename(path, &aside)?;
+    }
     Ok(aside)
 }
 
