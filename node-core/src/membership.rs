@@ -3,14 +3,17 @@
 
 pub mod codec;
 pub mod door;
+pub(crate) mod files;
+pub mod hear;
 pub mod invite;
 pub mod outcast;
+mod shown;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -19,10 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use potluck_model::ids::{Digest, NodeId, TeamId};
 use potluck_model::limits::KEEPERS_TOLD_MAX;
 use potluck_model::team::{
-    Body, Claim, Member, RECOVER_UNSEEN_DAYS_MIN, Refusal, Role, STATEMENT_BYTES_MAX, STATEMENTS_MAX, Statement,
-    StatementId, TeamSet,
+    Body, Claim, Member, RECOVER_UNSEEN_DAYS_MIN, Refusal, Role, Statement, StatementId, TeamSet,
 };
-use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::identity::{Identity, show};
@@ -30,13 +31,9 @@ use door::Door;
 use invite::{BadLink, INVITES_MAX, Invite, JoinLink, LIFETIME_MAX, Secret, USES_MAX, VIA_MAX};
 use outcast::Outcasts;
 
-/// First bytes of the statements' file.
-pub(crate) const MAGIC: &[u8] = b"potluck-team-1\n";
-/// Largest file of statements: all that a set may hold.
-const FILE_BYTES_MAX: u64 = (STATEMENTS_MAX * (STATEMENT_BYTES_MAX + 4)) as u64;
-
-/// Forged statements in one batch after which the rest of it is not looked at: no honest member passes on any.
-const FORGED_MAX: usize = 8;
+pub use files::Trouble;
+pub use hear::Heard;
+pub use shown::{MemberView, OpenInvite, TeamView};
 
 /// What is known of the team at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +62,6 @@ impl View {
 pub enum MembershipError {
     /// A file cannot be read or written.
     Io(PathBuf, io::Error),
-    /// A stored file is not what was written.
-    Damaged(PathBuf, String),
     /// Another process holds the files.
     InUse(PathBuf),
     /// In no team.
@@ -91,17 +86,21 @@ pub enum MembershipError {
     StaysKeeper,
     /// There is no such invitation.
     NoInvite,
+    /// Statements were offered of a team that this node cannot tell to be its own.
+    Unsure {
+        /// Which.
+        team: TeamId,
+        /// Its name.
+        name: String,
+        /// Who founded it.
+        founder: NodeId,
+    },
 }
 
 impl fmt::Display for MembershipError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "the team file {} cannot be used: {error}", path.display()),
-            Self::Damaged(path, what) => write!(
-                f,
-                "the team file {} is damaged: {what}\nhint: move it away and join the team again",
-                path.display()
-            ),
             Self::InUse(path) => write!(
                 f,
                 "another Potluck process uses {}\nhint: ask the running node instead, or stop it",
@@ -124,6 +123,11 @@ impl fmt::Display for MembershipError {
             ),
             Self::StaysKeeper => f.write_str(
                 "a keeper stays one as long as it is in the team\nhint: remove the PC; when it joins again, it gets a new key",
+            ),
+            Self::Unsure { team, name, founder } => write!(
+                f,
+                "that PC gives back the team {name:?}, which {} founded; nothing here tells that it was this PC's team, and nothing was taken\nhint: if it was: potluck team restore ADDRESS --team {team}",
+                show(*founder)
             ),
             Self::NoInvite => f.write_str("there is no such open invitation on this PC\nhint: potluck team list shows them"),
         }
@@ -149,14 +153,20 @@ pub enum Rejection {
     KeyRemoved,
     /// Its name or addresses break a rule.
     BadRequest,
+    /// The team has no room for another PC.
+    Full,
+    /// The stranger wants back what it had, and is no member.
+    NotAMember,
     /// Nothing could be stored.
     Internal,
 }
 
 #[derive(Default)]
 struct State {
-    set: Option<TeamSet>,
+    set: Option<Arc<TeamSet>>,
     invites: Vec<Invite>,
+    /// Statements that were checked and are of no use to this set.
+    useless: Arc<HashSet<StatementId>>,
 }
 
 /// The team of this node.
@@ -169,6 +179,8 @@ pub struct Membership {
     dir: PathBuf,
     state: Mutex<State>,
     view: watch::Sender<Arc<View>>,
+    /// What was wrong with the files.
+    trouble: Mutex<Option<Trouble>>,
     /// Held while this lives.
     _lock: File,
 }
@@ -193,8 +205,15 @@ impl Membership {
         let lock = lock.map_err(io)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| MembershipError::InUse(dir.clone()))?;
-        let state =
-            State { set: load_statements(&dir.join("statements"))?, invites: load_invites(&dir.join("invites"))? };
+        let files::Loaded { set, invites, trouble } = files::load(&dir)?;
+        match &trouble {
+            Some(Trouble::Mended(what)) => crate::log::warn(&format!("{what}; its copy is used")),
+            Some(Trouble::Lost(what)) => {
+                crate::log::warn(&format!("{what}; get it back from any PC of the team: potluck team restore ADDRESS"));
+            }
+            None => {}
+        }
+        let state = State { set: set.map(Arc::new), invites, useless: Arc::default() };
         let view = watch::Sender::new(Arc::new(view_of(&identity, &state)));
         let (identity, stands_in) = (RwLock::new(identity), AtomicBool::new(stands_in));
         Ok(Self {
@@ -205,8 +224,14 @@ impl Membership {
             dir,
             state: Mutex::new(state),
             view,
+            trouble: Mutex::new(trouble),
             _lock: lock,
         })
+    }
+
+    /// What was wrong with the team's files when they were read.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// This node's key, or what stands in for it.
@@ -286,42 +311,6 @@ impl Membership {
         self.lock().set.iter().flat_map(|set| set.statements().map(|s| s.raw().to_vec())).collect()
     }
 
-    /// Takes in statements from a member. Bad ones are left out: one bad statement must not hide a removal behind it.
-    /// True if anything was new. Checks some 10,000 signatures per second: a large first batch belongs on a blocking
-    /// thread.
-    pub fn merge(&self, raw: Vec<Vec<u8>>) -> Result<bool, MembershipError> {
-        let new: Vec<Vec<u8>> = {
-            let state = self.lock();
-            let Some(set) = &state.set else { return Err(MembershipError::NoTeam) };
-            let known: HashSet<&[u8]> = set.statements().map(Statement::raw).collect();
-            raw.into_iter().filter(|raw| !known.contains(raw.as_slice())).take(STATEMENTS_MAX).collect()
-        };
-        // Signatures are checked while others may read.
-        let mut statements = Vec::new();
-        let mut forged = 0;
-        for raw in &new {
-            match codec::decode(raw) {
-                Ok(statement) => statements.push(statement),
-                Err(Refusal::BadSignature) => forged += 1,
-                // Of a newer version, perhaps.
-                Err(_) => {}
-            }
-            if forged >= FORGED_MAX {
-                break;
-            }
-        }
-        if statements.is_empty() {
-            return Ok(false);
-        }
-        let mut state = self.lock();
-        let mut set = state.set.clone().ok_or(MembershipError::NoTeam)?;
-        let changed = set.merge(statements).changed;
-        if changed {
-            self.replace(&mut state, set)?;
-        }
-        Ok(changed)
-    }
-
     /// Founds a team with this node as its first keeper.
     pub fn create(&self, team: &str, name: &str, addresses: &[String]) -> Result<TeamId, MembershipError> {
         let mut state = self.lock();
@@ -331,7 +320,7 @@ impl Membership {
         let founding = codec::sign(&self.identity(), Claim { team: None, authority: None, prev: None, body })?;
         let set = TeamSet::found(founding)?;
         let team = set.team();
-        self.store_invites(&[])?;
+        files::store_invites(&self.dir, &[])?;
         state.invites.clear();
         self.replace(&mut state, set)?;
         Ok(team)
@@ -376,7 +365,7 @@ impl Membership {
         let via = checked(via)?;
         let expires_unix_s = (now + lifetime).as_secs();
         invites.push(Invite { secret, uses_left: uses, expires_unix_s, used_by: Vec::new(), approve });
-        self.store_invites(&invites)?;
+        files::store_invites(&self.dir, &invites)?;
         state.invites = invites;
         Ok(JoinLink { team, via, keeper: self.identity().id(), secret })
     }
@@ -402,7 +391,7 @@ impl Membership {
         if invites.len() == state.invites.len() {
             return Err(MembershipError::NoInvite);
         }
-        self.store_invites(&invites)?;
+        files::store_invites(&self.dir, &invites)?;
         state.invites = invites;
         Ok(())
     }
@@ -411,7 +400,7 @@ impl Membership {
     pub fn rename(&self, name: &str, addresses: &[String]) -> Result<(), MembershipError> {
         let addresses = checked(addresses)?;
         self.say(|set| {
-            let version = set.version_of(self.identity().id()).saturating_add(1);
+            let version = set.name_version_of(self.identity().id()).saturating_add(1);
             Ok(Body::Rename { name: name.to_owned(), addresses, version })
         })
     }
@@ -422,8 +411,18 @@ impl Membership {
             if !set.is_member(node) {
                 return Err(MembershipError::NotAMember(node));
             }
-            let keep = if node == self.identity().id() { Vec::new() } else { set.heads_of(node) };
+            let keep = if node == self.identity().id() { Vec::new() } else { set.keep_of(node) };
             Ok(Body::Remove { node, keep })
+        })
+    }
+
+    /// Takes a member out together with all that it took in: nothing that it said as a keeper stays valid.
+    pub fn remove_with_added(&self, node: NodeId) -> Result<(), MembershipError> {
+        self.say(|set| {
+            if !set.is_member(node) {
+                return Err(MembershipError::NotAMember(node));
+            }
+            Ok(Body::Remove { node, keep: Vec::new() })
         })
     }
 
@@ -448,7 +447,7 @@ impl Membership {
             if member.role == Role::Keeper && role != Role::Keeper {
                 return Err(MembershipError::StaysKeeper);
             }
-            let version = set.version_of(node).saturating_add(1);
+            let version = set.role_version_of(node).saturating_add(1);
             Ok(Body::Add { node, role, name: member.name.clone(), addresses: member.addresses.clone(), version })
         })
     }
@@ -482,7 +481,7 @@ impl Membership {
         });
         TeamView {
             id: view.team.map(|team| team.to_string()),
-            name: state.set.as_ref().map(|set| set.team_name().to_owned()),
+            name: state.set.as_ref().map(|set| set.team_name()),
             joined: view.joined,
             this_pc: own.to_string(),
             this_pc_shown: show(own),
@@ -509,13 +508,56 @@ impl Membership {
     pub(crate) fn check_asker(&self, node: NodeId) -> Result<TeamId, Rejection> {
         let state = self.lock();
         self.must_admit(&state, node)?;
-        state.set.as_ref().map(TeamSet::team).ok_or(Rejection::NotKeeper)
+        state.set.as_ref().map(|set| set.team()).ok_or(Rejection::NotKeeper)
+    }
+
+    /// The team, if this node may give its statements back to a stranger that has lost them.
+    pub(crate) fn check_returner(&self, node: NodeId) -> Result<TeamId, Rejection> {
+        let state = self.lock();
+        let set = joined(&state, &self.identity()).map_err(|_| Rejection::NotAMember)?;
+        match set.is_member(node) {
+            true => Ok(set.team()),
+            false if set.verdict().removed.contains_key(&node) => Err(Rejection::KeyRemoved),
+            false => Err(Rejection::NotAMember),
+        }
+    }
+
+    /// All statements, for a member that has lost its own.
+    pub(crate) fn given_back(&self, node: NodeId) -> Result<Vec<Vec<u8>>, Rejection> {
+        self.check_returner(node).map(|_| self.all())
+    }
+
+    /// The team that this node was in before its files were damaged, if they still tell.
+    pub(crate) fn lost_team(&self) -> Option<TeamId> {
+        files::known_team(&self.dir)
+    }
+
+    /// Takes back what another PC of the team has kept. Anybody can found a team and add this PC's key to it, so the set
+    /// is believed only if this node's own key has signed its founding, or if it is the team that was `expected`.
+    pub(crate) fn take_back(&self, expected: Option<TeamId>, raw: &[Vec<u8>]) -> Result<TeamId, MembershipError> {
+        let statements: Vec<Statement> = raw.iter().filter_map(|raw| codec::decode(raw).ok()).collect();
+        let (set, _) = TeamSet::from_statements(statements)?;
+        let own = self.identity().id();
+        if !set.is_member(own) {
+            return Err(MembershipError::NotAMember(own));
+        }
+        if expected.is_some_and(|team| team != set.team()) {
+            return Err(MembershipError::Refused(Refusal::OtherTeam));
+        }
+        if expected.is_none() && set.founder() != own {
+            return Err(MembershipError::Unsure { team: set.team(), name: set.team_name(), founder: set.founder() });
+        }
+        let mut state = self.lock();
+        self.must_be_free(&state)?;
+        let team = set.team();
+        self.replace(&mut state, set)?;
+        Ok(team)
     }
 
     /// The team's name, if this node is in one.
     pub fn team_name(&self) -> Option<String> {
         let state = self.lock();
-        joined(&state, &self.identity()).ok().map(|set| set.team_name().to_owned())
+        joined(&state, &self.identity()).ok().map(TeamSet::team_name)
     }
 
     /// Where the team's keepers were last reached; none if this node is in no team.
@@ -544,9 +586,12 @@ impl Membership {
         let set = state.set.as_ref().ok_or(Rejection::NotKeeper)?;
         if !set.is_member(node) {
             let addresses = checked(addresses).map_err(|_| Rejection::BadRequest)?;
-            let version = set.version_of(node).saturating_add(1);
+            let version = set.role_version_of(node).saturating_add(1);
             let body = Body::Add { node, role: Role::Member, name: name.to_owned(), addresses, version };
-            let set = self.said(set, body).map_err(|_| Rejection::BadRequest)?;
+            let set = self.said(set, body).map_err(|why| match why {
+                Refusal::Full => Rejection::Full,
+                _ => Rejection::BadRequest,
+            })?;
             // First the use, then the member: a crash between them costs a use and lets nobody in twice.
             let mut invites = state.invites.clone();
             if let Some(at) = at {
@@ -555,11 +600,11 @@ impl Membership {
                 invites[at].used_by.push(node.to_string());
             }
             let before = std::mem::replace(&mut state.invites, invites);
-            let stored = self.store_invites(&state.invites).and_then(|()| self.replace(&mut state, set));
+            let stored = files::store_invites(&self.dir, &state.invites).and_then(|()| self.replace(&mut state, set));
             if stored.is_err() {
                 state.invites = before;
                 // If this fails too, the disk is full and the use is lost; the keeper makes another invitation.
-                let _ = self.store_invites(&state.invites);
+                let _ = files::store_invites(&self.dir, &state.invites);
                 return Err(Rejection::Internal);
             }
         }
@@ -603,9 +648,7 @@ impl Membership {
             return Err(MembershipError::KeyLocked);
         }
         match &state.set {
-            Some(set) if set.is_member(self.identity().id()) => {
-                Err(MembershipError::InTeam(set.team_name().to_owned()))
-            }
+            Some(set) if set.is_member(self.identity().id()) => Err(MembershipError::InTeam(set.team_name())),
             _ => Ok(()),
         }
     }
@@ -632,30 +675,23 @@ impl Membership {
     fn said(&self, set: &TeamSet, body: Body) -> Result<TeamSet, Refusal> {
         let statement = codec::sign(&self.identity(), set.draft(self.identity().id(), body)?)?;
         let id: StatementId = statement.id();
-        let mut set = set.clone();
+        let mut set = TeamSet::clone(set);
         let merged = set.merge(vec![statement]);
         match merged.refused.iter().find(|(refused, _)| *refused == id) {
             Some((_, why)) => Err(*why),
+            // Signed well, and still not among what is kept.
+            None if set.statement(id).is_none() => Err(Refusal::Full),
             None => Ok(set),
         }
     }
 
     /// Stores first, then shows: what others have been told of survives a crash.
     fn replace(&self, state: &mut State, set: TeamSet) -> Result<(), MembershipError> {
-        let mut file = MAGIC.to_vec();
-        for statement in set.statements() {
-            file.extend((statement.raw().len() as u32).to_be_bytes());
-            file.extend(statement.raw());
-        }
-        store(&self.dir, "statements", &file)?;
-        state.set = Some(set);
+        files::store_statements(&self.dir, &set)?;
+        state.set = Some(Arc::new(set));
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take_if(|t| matches!(t, Trouble::Lost(_)));
         self.view.send_replace(Arc::new(view_of(&self.identity(), state)));
         Ok(())
-    }
-
-    fn store_invites(&self, invites: &[Invite]) -> Result<(), MembershipError> {
-        let text = serde_json::to_vec_pretty(invites).expect("strings and numbers become JSON");
-        store(&self.dir, "invites", &text)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -671,57 +707,6 @@ pub(crate) struct Ticket {
     pub(crate) secret: Secret,
     /// A keeper is asked first.
     pub(crate) approve: bool,
-}
-
-/// An invitation of this PC that can still be used. Tells nothing that would let anybody use it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct OpenInvite {
-    /// Names it: hexadecimal.
-    pub id: String,
-    /// PCs that may still come by it.
-    pub uses_left: u32,
-    /// Seconds since 1970.
-    pub expires_unix_s: u64,
-    /// A keeper is asked about each PC.
-    pub approve: bool,
-}
-
-/// The team as the command line and the window show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TeamView {
-    /// Hexadecimal id.
-    pub id: Option<String>,
-    /// Its name.
-    pub name: Option<String>,
-    /// Whether this PC is in it.
-    pub joined: bool,
-    /// This PC's node id, hexadecimal.
-    pub this_pc: String,
-    /// The same with check characters.
-    pub this_pc_shown: String,
-    /// All members in the order of their ids.
-    pub members: Vec<MemberView>,
-    /// Invitations that can still be used at this PC.
-    pub open_invites: usize,
-}
-
-/// One member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MemberView {
-    /// Hexadecimal node id.
-    pub id: String,
-    /// The same with check characters.
-    pub shown: String,
-    /// Name of the PC; chosen by its owner, so never markup.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// Last known addresses.
-    pub addresses: Vec<String>,
-    /// Hexadecimal id of who took it in.
-    pub added_by: String,
-    /// Whether it is this PC.
-    pub this_pc: bool,
 }
 
 fn joined<'a>(state: &'a State, identity: &Identity) -> Result<&'a TeamSet, MembershipError> {
@@ -760,59 +745,6 @@ fn checked(addresses: &[String]) -> Result<Vec<String>, MembershipError> {
 
 fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, MembershipError> {
-    let io = |error| MembershipError::Io(path.to_owned(), error);
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            return Err(MembershipError::Damaged(path.to_owned(), "it is too large".to_owned()));
-        }
-        Ok(_) => {}
-    }
-    std::fs::read(path).map(Some).map_err(io)
-}
-
-fn load_statements(path: &Path) -> Result<Option<TeamSet>, MembershipError> {
-    let Some(file) = read(path)? else { return Ok(None) };
-    let damaged = |what: &str| MembershipError::Damaged(path.to_owned(), what.to_owned());
-    let mut rest = file.strip_prefix(MAGIC).ok_or_else(|| damaged("it does not begin as it should"))?;
-    let mut statements = Vec::new();
-    while let Some((len, after)) = rest.split_first_chunk::<4>() {
-        let len = u32::from_be_bytes(*len) as usize;
-        let raw = after.get(..len).ok_or_else(|| damaged("its end is missing"))?;
-        statements.push(codec::decode(raw).map_err(|why| damaged(&why.to_string()))?);
-        rest = &after[len..];
-    }
-    if !rest.is_empty() {
-        return Err(damaged("its end is missing"));
-    }
-    let (set, merged) = TeamSet::from_statements(statements).map_err(|why| damaged(&why.to_string()))?;
-    match merged.refused.first() {
-        Some((_, why)) => Err(damaged(&why.to_string())),
-        None => Ok(Some(set)),
-    }
-}
-
-fn load_invites(path: &Path) -> Result<Vec<Invite>, MembershipError> {
-    let Some(file) = read(path)? else { return Ok(Vec::new()) };
-    serde_json::from_slice(&file).map_err(|error| MembershipError::Damaged(path.to_owned(), error.to_string()))
-}
-
-/// Replaces a file so that after a crash it is the old or the new one, readable by the owner only.
-fn store(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), MembershipError> {
-    let path = dir.join(name);
-    let write = || {
-        let mode = PermissionsExt::from_mode(0o600);
-        let draft = tempfile::Builder::new().prefix(".draft").permissions(mode).tempfile_in(dir)?;
-        draft.as_file().write_all(bytes)?;
-        draft.as_file().sync_all()?;
-        draft.persist(&path).map_err(|error| error.error)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|error| MembershipError::Io(path.clone(), error))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use crate::keys;
 use crate::membership::Membership;
 use crate::remembered::Remembered;
 use crate::transport::link;
+use potluck_model::names;
+use potluck_model::team::NAME_BYTES_MAX;
 
 /// Addresses that a person typed: some hundred at most.
 const ADDRESSES_BYTES_MAX: u64 = 1 << 20;
@@ -98,7 +100,8 @@ async fn start(
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let local_slots = options.local_slots.unwrap_or(cores).max(1);
     let settings = Settings {
-        name: options.name.unwrap_or_else(host_name),
+        // What no team would take as a name is cut down to what it would.
+        name: names::shown(&options.name.unwrap_or_else(host_name), NAME_BYTES_MAX),
         local_slots,
         local_compiles: options.local_compiles.unwrap_or(local_slots),
         allow_fuse: !options.no_fuse,
@@ -236,8 +239,7 @@ fn bind(listen: Option<SocketAddr>) -> Result<TcpListener, String> {
 }
 
 fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { "unnamed".to_owned() } else { name }
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Every wrapper and every job holds descriptors.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use potluck_model::ids::NodeId;
+use potluck_model::names;
 use potluck_wire::pool::ToolchainOffer;
 
 /// Names of compilers that are shown of one submitter: more than anybody has in use.
@@ -46,7 +47,7 @@ impl Received {
 
     /// A submitter names a compiler of its.
     pub fn named(&mut self, submitter: NodeId, offer: &ToolchainOffer) {
-        let name: String = offer.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+        let name: String = names::cleaned(&offer.name, 4 * NAME_CHARS_MAX).chars().take(NAME_CHARS_MAX).collect();
         let names = self.names.entry(submitter).or_default();
         if names.len() < NAMES_MAX {
             names.insert(name);

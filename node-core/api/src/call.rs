@@ -129,6 +129,15 @@ pub enum Call {
         /// `host:port`.
         address: String,
     },
+    /// Gets the statements back that this PC, a member, has lost. A stream as of `team_join`.
+    TeamRestore {
+        /// `host:port` of a PC of the team. None: the ones that are known.
+        #[serde(default)]
+        address: Option<String>,
+        /// Id of the team, where this PC has not founded it and nothing here tells which it was.
+        #[serde(default)]
+        team: Option<String>,
+    },
     /// Gives up joining. Ok.
     TeamJoinCancel,
     /// A keeper lets somebody in who waits, after comparing the check words. Ok.
@@ -150,6 +159,9 @@ pub enum Call {
     TeamRemove {
         /// Node id.
         node: String,
+        /// Together with all that it took in.
+        #[serde(default)]
+        with_added: bool,
     },
     /// Makes a member a keeper, or another role. Ok.
     TeamRole {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::names;
+
 pub use root::Root;
 
 /// A build without a job that runs, and without a new one for so long, is over (UX 2.8): longer than the link of a large
@@ -38,7 +40,7 @@ pub fn id_given(text: &[u8]) -> Option<&str> {
 
 /// A name as it may be shown: one line, not too long. None: nothing is left of it.
 pub fn name_given(text: &str) -> Option<String> {
-    let name: String = text.trim().chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+    let name: String = names::cleaned(text.trim(), text.len()).chars().take(NAME_CHARS_MAX).collect();
     (!name.is_empty()).then_some(name)
 }
 

@@ -17,6 +17,7 @@ pub mod framing;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod names;
 pub mod nearby;
 pub mod notify;
 pub mod object;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Largest control message between nodes. A job with its deltas is some kilobytes; 4 MiB is room for a first-seen batch.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// One message of team statements. A link carries them in parts: some hundred statements each, and a ping waits for none.
+pub const GOSSIP_BYTES_MAX: usize = 256 << 10;
 /// Largest hello: read before anything is trusted.
 pub const HELLO_BYTES_MAX: usize = 64 << 10;
 /// A bulk chunk: small enough that a control message never waits more than 0.5 ms behind it at 1 Gbit/s.

@@ -9,6 +9,7 @@ use crate::ids::{NodeId, TeamId};
 use crate::limits::{
     HINT_ADDRESSES_MAX, HINT_NAME_BYTES_MAX, HINTS_MAX, HINTS_PER_NODE_MAX, KEEPER_ADDRESSES_MAX, TEAMS_NEARBY_MAX,
 };
+use crate::names;
 
 /// The first 64 bits of a node id: enough to know a member by, too few to take for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -56,19 +57,7 @@ fn hex16(text: &str) -> Option<u64> {
 /// Text of strangers as it may be shown: without what controls a terminal or turns the line around, at most
 /// `bytes_max` long.
 pub fn clean(text: &[u8], bytes_max: usize) -> String {
-    let mut out = String::new();
-    for c in String::from_utf8_lossy(text).chars() {
-        let is_hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if c.is_control() || is_hidden {
-            continue;
-        }
-        if out.len() + c.len_utf8() > bytes_max {
-            break;
-        }
-        out.push(c);
-    }
-    out.trim().to_owned()
+    names::cleaned(String::from_utf8_lossy(text).trim(), bytes_max).trim().to_owned()
 }
 
 /// One node's announcement.

@@ -1,8 +1,8 @@
 //! Who may take part: the signed statements of a team and what they mean together. Pure: signatures are checked by a
 //! `Signatures` that the caller brings, bytes are decoded elsewhere, and no clock is read.
 //!
-//! The set of statements only grows and is merged by union, so nodes agree whatever the order in which they heard of
-//! things. The meaning is computed from the whole set (`verdict`):
+//! Sets are merged by union, so nodes agree whatever the order in which they heard of things. The meaning is computed
+//! from the whole set (`verdict`), and what means nothing is not kept (`room`):
 //!
 //! * A statement counts if its signer was entitled to it. It names the statement that entitles it (`authority`), so
 //!   that every statement hangs on one path that ends at the founding.
@@ -12,22 +12,39 @@
 //! * Keepers that remove each other, directly or in a ring, are all out. A removed keeper can strike back at those who
 //!   removed him, for nobody can prove which came first, but at nobody else.
 //! * `Recover` names new keepers when a strict majority of the members sign the same names.
+//!
+//! What one signer can add is bounded by what it may say: a member that is no keeper has one name, one leaving and a few
+//! votes in the set, however many it signs. Keepers' statements have room of their own, and removals room that is not
+//! that of additions.
 
 pub mod check;
+mod merge;
+mod room;
+mod statement;
 mod verdict;
+mod wanted;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, NodeId, TeamId};
+use crate::names;
+use statement::check_sizes;
+
+pub use room::{
+    ADDS_BYTES_MAX, LEAVES_BYTES_MAX, MEMBER_BYTES_MAX, REMOVES_BYTES_MAX, SET_BYTES_MAX, VOID_BYTES_MAX, in_order,
+};
+pub use statement::{Statement, Unverified};
 
 /// One statement on the wire. The largest is a removal with many `keep` heads.
 pub const STATEMENT_BYTES_MAX: usize = 8 << 10;
-/// Statements of one team: 200 PCs make some hundreds; a team that churns for years a few thousand.
-pub const STATEMENTS_MAX: usize = 10_000;
+/// A rename: a name and eight numeric addresses are 800 bytes with key and signature.
+pub const RENAME_BYTES_MAX: usize = 1 << 10;
+/// Statements of one batch or file: more than fit in the bytes of a set.
+pub const STATEMENTS_MAX: usize = 20_000;
 /// Length of names of teams and PCs in bytes: they are shown in one line.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Last known addresses of one PC: several interfaces, two families.
@@ -38,8 +55,12 @@ pub const ADDRESS_BYTES_MAX: usize = 262;
 pub const KEEP_MAX: usize = 64;
 /// New keepers that one recovery names.
 pub const RECOVER_KEEPERS_MAX: usize = 16;
-/// Recovery votes of one member that are stored: without a bound one member could fill everyone's set.
-pub const RECOVER_VOTES_MAX: usize = 16;
+/// Recovery votes of one member that are stored beside those for keepers that a majority has made: a member that changes
+/// its mind twice, and is heard out of order. Without a bound one member could fill everyone's set.
+pub const RECOVER_VOTES_MAX: usize = 4;
+/// Removals of one node by one keeper: one says all. More come of removals that were disowned, and thousands would make
+/// everyone compute.
+pub const REMOVALS_OF_PAIR_MAX: usize = 16;
 /// A recovery vote states that no keeper was seen for at least this long, so that a holiday overthrows nobody.
 pub const RECOVER_UNSEEN_DAYS_MIN: u32 = 14;
 /// Keepers who were made keepers by keepers, and so on.
@@ -148,98 +169,10 @@ pub struct Claim {
 pub trait Signatures {
     /// SHA-256.
     fn sha256(&self, bytes: &[u8]) -> [u8; 32];
-    /// The node that the key belongs to, if the signature over `body` (with the domain prefix) is its.
-    fn signer(&self, key: &[u8], body: &[u8], signature: &[u8]) -> Option<NodeId>;
-}
-
-/// A statement whose signature has been checked: there is no other way to make one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Statement {
-    id: StatementId,
-    by: NodeId,
-    claim: Claim,
-    raw: Vec<u8>,
-}
-
-impl Statement {
-    /// Checks signature and sizes. `raw` is the statement as it travels, `body` the signed bytes that `claim` was
-    /// decoded from.
-    pub fn verify(
-        raw: &[u8],
-        body: &[u8],
-        key: &[u8],
-        signature: &[u8],
-        claim: Claim,
-        signatures: &dyn Signatures,
-    ) -> Result<Self, Refusal> {
-        if raw.len() > STATEMENT_BYTES_MAX {
-            return Err(Refusal::TooLarge);
-        }
-        check_sizes(&claim.body)?;
-        let by = signatures.signer(key, body, signature).ok_or(Refusal::BadSignature)?;
-        Ok(Self { id: StatementId(signatures.sha256(body)), by, claim, raw: raw.to_vec() })
-    }
-
-    /// Its name.
-    pub fn id(&self) -> StatementId {
-        self.id
-    }
-
-    /// Who signed it.
-    pub fn by(&self) -> NodeId {
-        self.by
-    }
-
-    /// What was signed.
-    pub fn claim(&self) -> &Claim {
-        &self.claim
-    }
-
-    /// As it travels.
-    pub fn raw(&self) -> &[u8] {
-        &self.raw
-    }
-
-    /// Whether it is a link of its signer's chain.
-    fn is_chained(&self) -> bool {
-        matches!(self.claim.body, Body::Found { .. } | Body::Add { .. } | Body::Remove { .. })
-    }
-
-    /// What it entitles `node` to, were it valid.
-    fn grants(&self, node: NodeId) -> Option<Role> {
-        match &self.claim.body {
-            Body::Found { .. } if self.by == node => Some(Role::Keeper),
-            Body::Add { node: added, role, .. } if *added == node => Some(*role),
-            Body::Recover { keepers, .. } if keepers.contains(&node) => Some(Role::Keeper),
-            _ => None,
-        }
-    }
-}
-
-fn check_sizes(body: &Body) -> Result<(), Refusal> {
-    let named = |name: &str, addresses: &[String]| {
-        let fits = !name.is_empty()
-            && name.len() <= NAME_BYTES_MAX
-            && !name.chars().any(char::is_control)
-            && addresses.len() <= ADDRESSES_MAX
-            && addresses.iter().all(|a| a.len() <= ADDRESS_BYTES_MAX && !a.chars().any(char::is_control));
-        if fits { Ok(()) } else { Err(Refusal::BadName) }
-    };
-    match body {
-        Body::Found { team_name, node_name, addresses } => named(team_name, &[]).and(named(node_name, addresses)),
-        Body::Add { name, addresses, .. } | Body::Rename { name, addresses, .. } => named(name, addresses),
-        Body::Remove { keep, .. } if keep.len() > KEEP_MAX => Err(Refusal::TooLarge),
-        Body::Remove { .. } => Ok(()),
-        Body::Recover { keepers, unseen_days } => {
-            if keepers.is_empty() || keepers.len() > RECOVER_KEEPERS_MAX || !keepers.is_sorted_by(|a, b| a < b) {
-                Err(Refusal::TooLarge)
-            } else if *unseen_days < RECOVER_UNSEEN_DAYS_MIN {
-                Err(Refusal::KeeperSeen)
-            } else {
-                Ok(())
-            }
-        }
-    }
+    /// The node that a key belongs to; none if it is no key.
+    fn node(&self, key: &[u8]) -> Option<NodeId>;
+    /// Whether the signature over `body` (with the domain prefix) is that key's.
+    fn is_signed(&self, key: &[u8], body: &[u8], signature: &[u8]) -> bool;
 }
 
 /// Why a statement is not taken.
@@ -263,6 +196,8 @@ pub enum Refusal {
     BadReference,
     /// A keeper was seen too recently.
     KeeperSeen,
+    /// There is no room for it in what the team's PCs tell each other.
+    Full,
 }
 
 impl fmt::Display for Refusal {
@@ -271,12 +206,17 @@ impl fmt::Display for Refusal {
             Self::Malformed => "not a membership statement that this version understands",
             Self::BadSignature => "its signature is wrong",
             Self::TooLarge => "it is larger than allowed",
-            Self::BadName => "a name must have 1 to 64 bytes without control characters",
+            Self::BadName => {
+                "a name must have 1 to 64 bytes, and nothing in it that is invisible, turns the line around or stacks up\nhint: choose a shorter, plain name"
+            }
             Self::OtherTeam => "it belongs to another team",
             Self::Incomplete => "statements that it refers to are missing",
             Self::NotEntitled => "only a keeper of the team may do this",
             Self::BadReference => "it refers to statements that do not fit",
             Self::KeeperSeen => "a keeper was seen within the last 14 days",
+            Self::Full => {
+                "the team is full: its list of PCs has no room for more\nhint: if a keeper has taken in PCs that nobody knows, take it out together with them: potluck team remove PC --with-added"
+            }
         })
     }
 }
@@ -309,6 +249,15 @@ pub struct Verdict {
     pub epoch: Digest,
     /// `Add`s, votes and the founding that count: what a member's next statement may name as its authority.
     entitling: Vec<StatementId>,
+    /// Lists of new keepers that a majority has signed.
+    recovered: Vec<Vec<NodeId>>,
+}
+
+impl Verdict {
+    /// Lists of new keepers that a majority has signed.
+    pub fn recovered(&self) -> &[Vec<NodeId>] {
+        &self.recovered
+    }
 }
 
 /// What a merge did.
@@ -320,13 +269,17 @@ pub struct Merged {
     pub refused: Vec<(StatementId, Refusal)>,
 }
 
-/// The statements of one team that a node holds. Closed: whatever a statement refers to is in it too.
+type Statements = BTreeMap<StatementId, Arc<Statement>>;
+
+/// The statements of one team that a node holds. Closed: whatever a statement hangs on is in it too.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TeamSet {
     root: StatementId,
-    statements: BTreeMap<StatementId, Arc<Statement>>,
-    /// The stored rename of each signer.
-    renames: BTreeMap<NodeId, StatementId>,
+    /// What counts: this is what nodes tell each other.
+    statements: Statements,
+    /// What is void now and would count again if the removal that voids it were disowned. Kept here only, within
+    /// [`VOID_BYTES_MAX`].
+    attic: Statements,
     verdict: Verdict,
 }
 
@@ -342,8 +295,8 @@ impl TeamSet {
         }
         let root = founding.id;
         let statements = BTreeMap::from([(root, Arc::new(founding))]);
-        let verdict = verdict::of(root, &statements, &BTreeMap::new());
-        Ok(Self { root, statements, renames: BTreeMap::new(), verdict })
+        let verdict = verdict::of(root, &statements).verdict;
+        Ok(Self { root, statements, attic: BTreeMap::new(), verdict })
     }
 
     /// The set of statements that were stored or received together; exactly one of them is a founding.
@@ -360,12 +313,17 @@ impl TeamSet {
         TeamId(self.root.0)
     }
 
-    /// The team's name.
-    pub fn team_name(&self) -> &str {
+    /// The team's name, as it may be shown.
+    pub fn team_name(&self) -> String {
         match &self.statements[&self.root].claim.body {
-            Body::Found { team_name, .. } => team_name,
-            _ => "",
+            Body::Found { team_name, .. } => names::shown(team_name, NAME_BYTES_MAX),
+            _ => String::new(),
         }
+    }
+
+    /// Who founded the team.
+    pub fn founder(&self) -> NodeId {
+        self.statements[&self.root].by
     }
 
     /// What the set means.
@@ -397,136 +355,24 @@ impl TeamSet {
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// All statements, in no meaningful order.
+    /// All statements that nodes tell each other, in no meaningful order.
     pub fn statements(&self) -> impl Iterator<Item = &Statement> {
         self.statements.values().map(Arc::as_ref)
+    }
+
+    /// What is void for now and kept in case that a removal is disowned.
+    pub fn attic(&self) -> impl Iterator<Item = &Statement> {
+        self.attic.values().map(Arc::as_ref)
+    }
+
+    /// Bytes of all statements that nodes tell each other.
+    pub fn bytes(&self) -> usize {
+        self.statements().map(room::bytes_of).sum()
     }
 
     /// The statement with this digest.
     pub fn statement(&self, id: StatementId) -> Option<&Statement> {
         self.statements.get(&id).map(Arc::as_ref)
-    }
-
-    /// Takes in what another node knows. The order does not matter, neither within the list nor between calls.
-    pub fn merge(&mut self, incoming: Vec<Statement>) -> Merged {
-        let mut merged = Merged::default();
-        let mut queue: VecDeque<Statement> = incoming.into();
-        // Statements that wait for one that may come later in the list, by what they miss.
-        let mut waiting: HashMap<StatementId, Vec<Statement>> = HashMap::new();
-        while let Some(statement) = queue.pop_front() {
-            if let Some(known) = self.statements.get(&statement.id) {
-                // A signer can sign the same body in several ways; all nodes keep the same one.
-                if statement.raw < known.raw {
-                    self.statements.insert(statement.id, Arc::new(statement));
-                    merged.changed = true;
-                }
-                continue;
-            }
-            if let Some(missing) = self.missing(&statement) {
-                waiting.entry(missing).or_default().push(statement);
-                continue;
-            }
-            let id = statement.id;
-            match self.admit(statement) {
-                Ok(changed) => {
-                    merged.changed |= changed;
-                    queue.extend(waiting.remove(&id).unwrap_or_default());
-                }
-                Err(why) => merged.refused.push((id, why)),
-            }
-        }
-        let left = waiting.into_values().flatten();
-        merged.refused.extend(left.map(|s| (s.id, Refusal::Incomplete)));
-        if merged.changed {
-            self.verdict = verdict::of(self.root, &self.statements, &self.renames);
-        }
-        merged
-    }
-
-    /// Takes in everything of another set of the same team.
-    pub fn union(&mut self, other: &TeamSet) -> Merged {
-        self.merge(other.statements().cloned().collect())
-    }
-
-    fn missing(&self, statement: &Statement) -> Option<StatementId> {
-        let claim = &statement.claim;
-        let keep: &[StatementId] = match &claim.body {
-            Body::Remove { keep, .. } => keep,
-            _ => &[],
-        };
-        let mut references = claim.authority.iter().chain(&claim.prev).chain(keep);
-        references.find(|id| !self.statements.contains_key(id)).copied()
-    }
-
-    /// The structural rules: those that need only the statement and what it refers to, and hold for ever.
-    fn admit(&mut self, statement: Statement) -> Result<bool, Refusal> {
-        let claim = &statement.claim;
-        if claim.team != Some(self.team()) || matches!(claim.body, Body::Found { .. }) {
-            return Err(Refusal::OtherTeam);
-        }
-        if self.statements.len() >= STATEMENTS_MAX {
-            return Err(Refusal::TooLarge);
-        }
-        let authority = &self.statements[&claim.authority.ok_or(Refusal::BadReference)?];
-        let role = authority.grants(statement.by).ok_or(Refusal::NotEntitled)?;
-        let is_keeper = role == Role::Keeper;
-        if let Some(prev) = claim.prev {
-            let prev = &self.statements[&prev];
-            if prev.by != statement.by || !prev.is_chained() || !statement.is_chained() {
-                return Err(Refusal::BadReference);
-            }
-        }
-        let path = verdict::path(&self.statements, &statement);
-        if path.len() > AUTHORITY_DEPTH_MAX {
-            return Err(Refusal::TooLarge);
-        }
-        match &claim.body {
-            Body::Found { .. } => return Err(Refusal::OtherTeam),
-            Body::Add { .. } if !is_keeper => return Err(Refusal::NotEntitled),
-            Body::Add { .. } => {}
-            Body::Remove { node, keep } if *node == statement.by => {
-                // Leaving says nothing else; so a member can add one such statement, not fill the set with them.
-                if !keep.is_empty() || (!is_keeper && claim.prev.is_some()) {
-                    return Err(Refusal::BadReference);
-                }
-            }
-            Body::Remove { .. } if !is_keeper => return Err(Refusal::NotEntitled),
-            Body::Remove { node, keep } => {
-                let fits = |id: &StatementId| {
-                    let kept = &self.statements[id];
-                    kept.by == *node && kept.is_chained()
-                };
-                if !keep.iter().all(fits) {
-                    return Err(Refusal::BadReference);
-                }
-                // A removal that voids what entitles its own signer would contradict itself.
-                let kept = verdict::kept(&self.statements, keep);
-                if path.iter().any(|s| s.by == *node && s.is_chained() && s.id != self.root && !kept.contains(&s.id)) {
-                    return Err(Refusal::BadReference);
-                }
-            }
-            Body::Rename { version, .. } => {
-                let new = (*version, statement.id);
-                if let Some(old) = self.renames.get(&statement.by) {
-                    let Body::Rename { version, .. } = self.statements[old].claim.body else {
-                        return Err(Refusal::BadReference);
-                    };
-                    if (version, *old) >= new {
-                        return Ok(false);
-                    }
-                    self.statements.remove(old);
-                }
-                self.renames.insert(statement.by, statement.id);
-            }
-            Body::Recover { .. } => {
-                let votes = |s: &&Arc<Statement>| s.by == statement.by && matches!(s.claim.body, Body::Recover { .. });
-                if self.statements.values().filter(votes).count() >= RECOVER_VOTES_MAX {
-                    return Err(Refusal::TooLarge);
-                }
-            }
-        }
-        self.statements.insert(statement.id, Arc::new(statement));
-        Ok(true)
     }
 
     /// The ends of the chains of what `node` has signed: what `keep` names when all that is known of it stays valid.
@@ -536,10 +382,34 @@ impl TeamSet {
         chained().map(|s| s.id).filter(|id| !has_next.contains(id)).collect()
     }
 
-    /// The highest version that names or roles of `node` have.
-    pub fn version_of(&self, node: NodeId) -> u64 {
+    /// What a removal of `node` names so that all that counts of what it said stays valid: as many heads as a removal can
+    /// name, those with the longest chains behind them first.
+    pub fn keep_of(&self, node: NodeId) -> Vec<StatementId> {
+        let length = |head: &StatementId| {
+            let before = |s: &&Arc<Statement>| s.claim.prev.and_then(|id| self.statements.get(&id));
+            std::iter::successors(self.statements.get(head), before).count()
+        };
+        let mut heads = self.heads_of(node);
+        if heads.len() > KEEP_MAX {
+            heads.sort_by_cached_key(|head| (std::cmp::Reverse(length(head)), *head));
+            heads.truncate(KEEP_MAX);
+        }
+        heads
+    }
+
+    /// The highest version that keepers gave to the role of `node`. Its own renames count elsewhere: it could otherwise
+    /// pin its role by naming the highest number that there is.
+    pub fn role_version_of(&self, node: NodeId) -> u64 {
         let version = |s: &Arc<Statement>| match s.claim.body {
             Body::Add { node: of, version, .. } if of == node => version,
+            _ => 0,
+        };
+        self.statements.values().map(version).max().unwrap_or(0)
+    }
+
+    /// The highest version that `node` gave to its own name.
+    pub fn name_version_of(&self, node: NodeId) -> u64 {
+        let version = |s: &Arc<Statement>| match s.claim.body {
             Body::Rename { version, .. } if s.by == node => version,
             _ => 0,
         };
@@ -549,6 +419,7 @@ impl TeamSet {
     /// What `by` would have to sign to say `body`, or why it may not.
     pub fn draft(&self, by: NodeId, body: Body) -> Result<Claim, Refusal> {
         check_sizes(&body)?;
+        check_names(&body)?;
         let member = self.verdict.members.get(&by).ok_or(Refusal::NotEntitled)?;
         let own = match &body {
             Body::Found { .. } => return Err(Refusal::OtherTeam),
@@ -563,7 +434,31 @@ impl TeamSet {
         let authority = *self.verdict.entitling.iter().find(fits).ok_or(Refusal::NotEntitled)?;
         let chained = matches!(body, Body::Add { .. } | Body::Remove { .. }) && member.role == Role::Keeper;
         let prev = if chained { self.heads_of(by).first().copied() } else { None };
+        if let Body::Remove { node, keep } = &body
+            && *node != by
+            && verdict::contradicts_itself(self.root, &self.statements, authority, *node, keep)
+        {
+            return Err(Refusal::BadReference);
+        }
         Ok(Claim { team: Some(self.team()), authority: Some(authority), prev, body })
+    }
+}
+
+/// Names that this node signs itself keep to more than those that it takes from others.
+fn check_names(body: &Body) -> Result<(), Refusal> {
+    let plain = |name: &str| if names::is_plain(name, NAME_BYTES_MAX) { Ok(()) } else { Err(Refusal::BadName) };
+    match body {
+        Body::Found { team_name, node_name, .. } => plain(team_name).and(plain(node_name)),
+        // A keeper that changes a role repeats the name that the list has.
+        Body::Add { name, .. } | Body::Rename { name, .. } => plain(name),
+        Body::Remove { .. } | Body::Recover { .. } => Ok(()),
+    }
+}
+
+impl Body {
+    /// Whether the names in it may be signed by this node.
+    pub fn check_names(&self) -> Result<(), Refusal> {
+        check_names(self)
     }
 }
 

@@ -54,7 +54,7 @@ fn when(ms: u64) -> String {
 
 /// A name from outside in so many columns.
 fn fitted(name: &str, columns: usize) -> String {
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name = potluck_model::names::cleaned(name, name.len());
     if name.chars().count() <= columns {
         return format!("{name:<columns$}");
     }

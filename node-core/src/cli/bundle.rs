@@ -14,7 +14,8 @@ use super::redact::{Kind, Names, clean, redact};
 use super::show::{self, list, text};
 use super::{Failure, call};
 use crate::dirs::Dirs;
-use crate::membership::{MAGIC, codec};
+use crate::membership::codec;
+use crate::membership::files::records;
 use crate::settings::{KEYS, Settings};
 
 /// Lines of the log.
@@ -443,10 +444,8 @@ fn user(names: &mut Names) {
 fn team_on_disk(names: &mut Names, path: &Path) {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
-    let Some(mut rest) = file.ok().and_then(|_| bytes.strip_prefix(MAGIC)) else { return };
-    while let Some((len, after)) = rest.split_first_chunk::<4>() {
-        let Some((raw, next)) = after.split_at_checked(u32::from_be_bytes(*len) as usize) else { return };
-        rest = next;
+    let Some(records) = file.ok().and_then(|_| records(&bytes).ok()) else { return };
+    for raw in records {
         let Ok(statement) = codec::decode(raw) else { continue };
         let by = statement.by().to_string();
         let (node, name, addresses) = match &statement.claim().body {

@@ -51,7 +51,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "$XDG_STATE_HOME/potluck/",
-        "Its team, the history of builds, the log (node.log), and this PC's key, unless the desktop's keyring has it: \
+        "Its team (team/statements, and a copy beside it; potluck team restore gets a lost one back), the history of builds, the log (node.log), and this PC's key, unless the desktop's keyring has it: \
          potluck doctor says where it is; ~/.local/state/potluck if the variable is not set. Whoever has the key is \
          this PC. What a node finds damaged there it sets aside as FILE.damaged, and says so in the log.",
     ),

@@ -80,6 +80,17 @@ pub(super) enum Team {
     Remove {
         /// Its name or id
         pc: String,
+        /// Together with all PCs that it took in: for a keeper that was never to be trusted
+        #[arg(long)]
+        with_added: bool,
+    },
+    /// Get the team's list back from another PC of the team, if this PC has lost it
+    Restore {
+        /// HOST or HOST:PORT of a PC of the team [default: those that are known]
+        address: Option<String>,
+        /// Id of the team, if this PC has not founded it and cannot tell which it was
+        #[arg(long, value_name = "ID")]
+        team: Option<String>,
     },
     /// Leave the team, for good
     Leave {
@@ -182,10 +193,16 @@ pub(super) fn run(command: Team) -> Result<(), Failure> {
             call(&json!({"call": "team_rename", "name": name}))?;
             println!("This PC is called {name} now.");
         }
-        Team::Remove { pc } => {
+        Team::Remove { pc, with_added } => {
             let (id, name) = member(&team_list()?, &pc)?;
-            call(&json!({"call": "team_remove", "node": id}))?;
+            call(&json!({"call": "team_remove", "node": id, "with_added": with_added}))?;
             println!("{name} is not in the team any more. To return it needs a new key.");
+            if with_added {
+                println!("Nor is any PC that it took in; those can be invited again with the keys that they have.");
+            }
+        }
+        Team::Restore { address, team } => {
+            joining(&json!({"call": "team_restore", "address": address, "team": team}))?;
         }
         Team::Leave { force } => {
             call(&json!({"call": if force { "team_abandon" } else { "team_leave" }}))?;

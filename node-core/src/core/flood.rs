@@ -300,8 +300,8 @@ fn look(membership: &crate::membership::Membership, peer: NodeId, statements: Ve
     let (read, new) = (statements.len(), statements.iter().filter(|raw| !known.contains(*raw)).count());
     match membership.merge(statements) {
         // What was news here may be news to the others: `team_changed` follows.
-        Ok(true) => Looked { wasted_us: 0 },
-        Ok(false) => {
+        Ok(heard) if heard.changed => Looked { wasted_us: 0 },
+        Ok(_) => {
             let cost = |number: usize, each: u32| u32::try_from(number).unwrap_or(u32::MAX).saturating_mul(each);
             Looked { wasted_us: cost(new, budget::WASTE_SIGNATURE_US).saturating_add(cost(read, STATEMENT_US)) }
         }

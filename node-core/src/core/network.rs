@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::Core;
 use crate::discovery::{News, Sight};
+use crate::membership::hear::in_parts;
 use crate::membership::invite;
 use crate::net::OwnAddress;
 use crate::remembered::Remembered;
@@ -151,18 +152,24 @@ impl Core {
     /// end by themselves.
     pub(super) fn team_changed(&mut self) {
         self.take_own_name();
-        let statements: Vec<Vec<u8>> =
-            self.membership.all().into_iter().filter(|raw| self.network.told.insert(Digest::of(raw))).collect();
-        if !statements.is_empty() {
+        // Only of what there is now: a member that renames itself for ever does not fill the memory of the others.
+        let all = self.membership.parts();
+        let digests: HashSet<Digest> = all.iter().flatten().map(|raw| Digest::of(raw)).collect();
+        let told = std::mem::replace(&mut self.network.told, digests);
+        let news: Vec<Vec<u8>> = all.into_iter().flatten().filter(|raw| !told.contains(&Digest::of(raw))).collect();
+        if !news.is_empty() {
             let linked: Vec<NodeId> = self.peers.iter().filter(|(_, p)| p.hello.is_some()).map(|(id, _)| *id).collect();
-            for peer in linked {
+            let parts = in_parts(news);
+            for (peer, statements) in linked.into_iter().flat_map(|peer| parts.iter().map(move |part| (peer, part))) {
                 let gossip = pool::Gossip { membership: Vec::new(), statements: statements.clone() };
                 self.send(peer, frame::Kind::Gossip(gossip));
             }
         }
         self.forget_budgets();
         let view = self.membership.view();
-        if self.network.remembered.keep(|node| view.is_member(node)) {
+        // A node that lost its list still knows where the others were: they can give it back.
+        let has_lost = matches!(self.membership.trouble(), Some(crate::membership::Trouble::Lost(_)));
+        if !has_lost && self.network.remembered.keep(|node| view.is_member(node)) {
             self.store_remembered();
         }
         self.network.departed.retain(|node| view.is_member(*node));
@@ -179,8 +186,7 @@ impl Core {
         for node in out {
             // The transport ends its connections too; what it had here ends with the link, and not a moment later. It is
             // told why: it shall know that it was removed.
-            let statements = self.membership.all();
-            self.farewell(node, frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements }));
+            self.farewell(node, self.all_statements());
             self.peers.remove(&node);
             crate::log::info(&format!("{} is no member any more", node.short()));
         }
@@ -190,6 +196,12 @@ impl Core {
         if !is_keeper {
             self.membership.door().clear();
         }
+    }
+
+    /// All statements, as frames that each fit on a link.
+    pub(super) fn all_statements(&self) -> Vec<frame::Kind> {
+        let parts = self.membership.parts().into_iter();
+        parts.map(|statements| frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements })).collect()
     }
 
     /// In a team a PC is called what the team's list says, whatever it was started as: a new name outlives a start.
@@ -213,6 +225,11 @@ impl Core {
             self.store_remembered();
             self.dial.known(peer, at.to_string());
         }
+    }
+
+    /// Where members were reached before, for a node that has lost the team's list.
+    pub(super) fn remembered_addresses(&self) -> impl Iterator<Item = String> {
+        self.network.remembered.all().map(|(_, address)| address.to_string())
     }
 
     fn store_remembered(&self) {

@@ -209,12 +209,14 @@ impl Core {
 
     /// Ends the link to a peer that is no member any more, with a last word to it. Nothing that it says is heard from
     /// here on, and its jobs go elsewhere.
-    pub(super) fn farewell(&mut self, peer: NodeId, last_word: frame::Kind) {
+    pub(super) fn farewell(&mut self, peer: NodeId, last_words: Vec<frame::Kind>) {
         let Some(link) = self.drop_link(peer) else { return };
-        let frame = Frame { kind: Some(last_word) };
-        let bytes = frame.encoded_len() as u64;
-        link.outgoing.waits(bytes);
-        let _ = link.control.send((frame, bytes));
+        for last_word in last_words {
+            let frame = Frame { kind: Some(last_word) };
+            let bytes = frame.encoded_len() as u64;
+            link.outgoing.waits(bytes);
+            let _ = link.control.send((frame, bytes));
+        }
         tokio::spawn(async move {
             tokio::time::sleep(FAREWELL).await;
             drop(link);
@@ -368,8 +370,9 @@ impl Core {
             known.hello = Some(hello);
         }
         if membership != self.membership.digest().map(|d| d.0.to_vec()).unwrap_or_default() {
-            let statements = self.membership.all();
-            self.send(peer, frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements }));
+            for statements in self.membership.parts() {
+                self.send(peer, frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements }));
+            }
         }
         if serves {
             self.place(place::Event::PeerUp { peer, facts });

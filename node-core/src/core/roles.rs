@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use potluck_model::ids::NodeId;
 use potluck_model::place::WorkerEvent;
 use potluck_model::team::Role;
-use potluck_wire::pool::{self, frame};
 
 use super::Core;
 
@@ -69,8 +68,7 @@ impl Core {
         let linked = self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| *id);
         let anew: Vec<NodeId> = linked.filter(|node| own_changed || changed(node)).collect();
         for node in anew {
-            let statements = self.membership.all();
-            self.farewell(node, frame::Kind::Gossip(pool::Gossip { membership: Vec::new(), statements }));
+            self.farewell(node, self.all_statements());
         }
     }
 }

@@ -216,5 +216,5 @@ fn sync_state(stage: &Stage, is_held: bool) -> SyncState {
 
 /// What another PC calls itself, fit to be shown: no control characters, not longer than a line.
 pub(super) fn shown_name(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect()
+    potluck_model::names::cleaned(name, 4 * NAME_CHARS_MAX).chars().take(NAME_CHARS_MAX).collect()
 }

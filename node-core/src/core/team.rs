@@ -23,9 +23,9 @@ use super::problems::Found;
 use super::roles::Roles;
 use super::snapshot::shown_name;
 use super::{Core, Event, Replies};
-use crate::membership::MembershipError;
 use crate::membership::door::News;
 use crate::membership::invite::{self, JoinLink};
+use crate::membership::{MembershipError, Trouble};
 use crate::transport::{self, JoinError, Way};
 
 /// Rows of "recent" that are kept.
@@ -170,11 +170,14 @@ impl Core {
                 self.take_own_name();
                 self.said(result)
             }
-            Call::TeamRemove { node } => match node.parse::<NodeId>() {
+            Call::TeamRemove { node, with_added } => match node.parse::<NodeId>() {
                 Err(error) => refusal(&error.to_string()),
                 Ok(id) if id == self.membership.identity().id() => self.leave(false),
                 Ok(id) => {
-                    let result = self.membership.remove(id);
+                    let result = match with_added {
+                        true => self.membership.remove_with_added(id),
+                        false => self.membership.remove(id),
+                    };
                     self.said(result)
                 }
             },
@@ -244,6 +247,7 @@ impl Core {
             Call::TeamAskAddress { address } => {
                 (invite::typed_address(address).map(|via| Way::Ask { vias: vec![via], team: None }), String::new())
             }
+            Call::TeamRestore { address, team } => (self.restoring(address.as_deref(), team.as_deref()), String::new()),
             _ => return Some(call),
         };
         match way {
@@ -253,6 +257,29 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Where to ask for the statements that this PC has lost.
+    fn restoring(&self, address: Option<&str>, team: Option<&str>) -> Result<Way, String> {
+        let no_team =
+            |_| "this is no id of a team\nhint: a PC of the team shows it: potluck team list --json".to_owned();
+        let team = match team {
+            Some(team) => Some(team.parse().map_err(no_team)?),
+            None => self.membership.lost_team(),
+        };
+        let vias = match address {
+            Some(address) => vec![invite::typed_address(address)?],
+            None => {
+                let nearby = self.nearby.iter().flat_map(|team| team.keepers.iter().map(SocketAddr::to_string));
+                let known = self.addresses.iter().cloned().chain(self.remembered_addresses()).chain(nearby);
+                let mut seen = std::collections::BTreeSet::new();
+                known.filter(|address| seen.insert(address.clone())).take(ASKED_MAX * 4).collect()
+            }
+        };
+        if vias.is_empty() {
+            return Err("no address of a PC of the team is known here\nhint: potluck team restore ADDRESS".to_owned());
+        }
+        Ok(Way::Restore { vias, team })
     }
 
     fn invite(&mut self, uses: u32, expires_s: u64, approve: Option<bool>) -> Value {
@@ -296,14 +323,16 @@ impl Core {
             let pending = |pending: transport::Pending| {
                 tell(Joining::Waiting { team: pending.team, check: words(Some(pending.check)) });
             };
-            if membership.was_removed()
+            let renews = !matches!(way, Way::Restore { .. });
+            if renews
+                && membership.was_removed()
                 && let Err(error) = new_key(&membership, &dir).await
             {
                 return tell(Joining::Failed { error });
             }
             let mut joined =
                 transport::enter_patiently(&membership, &way, &name, &addresses, &pending, &connecting).await;
-            if joined.as_ref().is_err_and(JoinError::is_removed) {
+            if renews && joined.as_ref().is_err_and(JoinError::is_removed) {
                 // It was removed and had not heard of it.
                 joined = match new_key(&membership, &dir).await {
                     Ok(()) => {
@@ -524,6 +553,13 @@ impl Core {
                 "Builds go on here, without the team, until the keyring is unlocked. Potluck looks every 10 seconds.";
             let action = FixAction::Call { json: json!(Call::UnlockKey).to_string() };
             Some(Found { code: "K1", about: String::new(), detail: detail.to_owned(), action })
+        } else if let Some(Trouble::Lost(what)) = self.membership.trouble() {
+            let detail = format!(
+                "{what}. Any other PC of the team gives the list back: potluck team restore ADDRESS. Until then this \
+                 computer builds alone."
+            );
+            let action = FixAction::View { name: "settings/team".to_owned() };
+            Some(Found { code: "T2", about: String::new(), detail, action })
         } else if removed_by.is_some_and(|by| by != self.membership.identity().id()) {
             let about = self.membership.list().name.unwrap_or_default();
             let detail =

@@ -141,7 +141,7 @@ impl World {
                 self.name = checked_name(&name)?;
                 done()
             }
-            Call::TeamRemove { node } => {
+            Call::TeamRemove { node, .. } => {
                 self.must_keep()?;
                 let before = self.pcs.len();
                 self.pcs.retain(|pc| pc.id != node);
@@ -480,8 +480,8 @@ fn no_build(which: &str) -> String {
 /// A name that people give: shown as text, never empty, bounded.
 fn checked_name(name: &str) -> Result<String, String> {
     let name = name.trim();
-    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(format!("a name has 1 to {NAME_CHARS_MAX} characters and no control characters"));
+    if name.chars().count() > NAME_CHARS_MAX || !potluck_model::names::is_plain(name, 4 * NAME_CHARS_MAX) {
+        return Err(format!("a name has 1 to {NAME_CHARS_MAX} characters, all of which can be seen"));
     }
     Ok(name.to_owned())
 }

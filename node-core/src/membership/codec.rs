@@ -1,7 +1,9 @@
 //! Statements as bytes: signed protobuf bodies to and from the model's `Statement`. Decides nothing.
 
 use potluck_model::ids::{NodeId, TeamId};
-use potluck_model::team::{Body, Claim, Refusal, Role, STATEMENT_BYTES_MAX, Signatures, Statement, StatementId};
+use potluck_model::team::{
+    Body, Claim, Refusal, Role, STATEMENT_BYTES_MAX, Signatures, Statement, StatementId, Unverified,
+};
 use potluck_wire::team as wire;
 use prost::Message;
 use ring::digest::{SHA256, digest};
@@ -12,6 +14,9 @@ use crate::identity::{Identity, node_of_key};
 /// Set before every signed body, so that a signature for something else is never one for a statement.
 const DOMAIN: &[u8] = b"potluck-statement-1\0";
 
+/// An Ed25519 signature.
+const SIGNATURE_BYTES: usize = 64;
+
 /// Ed25519 and SHA-256 of ring.
 pub struct Ring;
 
@@ -20,32 +25,63 @@ impl Signatures for Ring {
         digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    fn signer(&self, key: &[u8], body: &[u8], signature: &[u8]) -> Option<NodeId> {
-        let key: &[u8; 32] = key.try_into().ok()?;
-        UnparsedPublicKey::new(&ED25519, key).verify(&[DOMAIN, body].concat(), signature).ok()?;
-        Some(node_of_key(key))
+    fn node(&self, key: &[u8]) -> Option<NodeId> {
+        Some(node_of_key(key.try_into().ok()?))
+    }
+
+    fn is_signed(&self, key: &[u8], body: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, key).verify(&[DOMAIN, body].concat(), signature).is_ok()
     }
 }
 
-/// Reads and checks one statement as it travels.
-pub fn decode(raw: &[u8]) -> Result<Statement, Refusal> {
+/// Reads one statement as it travels; its signature is not checked yet. Each claim has one encoding: whoever could add
+/// unknown fields, write defaults out or stretch a number would have any number of statements that say the same.
+pub fn read(raw: &[u8], signatures: &dyn Signatures) -> Result<Unverified, Refusal> {
     if raw.len() > STATEMENT_BYTES_MAX {
         return Err(Refusal::TooLarge);
     }
     let signed = wire::Statement::decode(raw).map_err(|_| Refusal::Malformed)?;
     let body = wire::Body::decode(signed.body.as_slice()).map_err(|_| Refusal::Malformed)?;
+    if signed.encode_to_vec() != raw || body.encode_to_vec() != signed.body || signed.signature.len() != SIGNATURE_BYTES
+    {
+        return Err(Refusal::Malformed);
+    }
     let claim = claim_of(&body)?;
-    // Encoded anew: what a sender adds around the signed bytes is neither stored nor passed on.
-    let raw = signed.encode_to_vec();
-    Statement::verify(&raw, &signed.body, &body.key, &signed.signature, claim, &Ring)
+    Unverified::read(raw, &signed.body, &body.key, &signed.signature, claim, signatures)
 }
 
-/// Signs what the node says.
+/// Reads and checks one statement as it travels.
+pub fn decode(raw: &[u8]) -> Result<Statement, Refusal> {
+    read(raw, &Ring)?.verify(&Ring)
+}
+
+/// Whether these bytes are signed by the key that they name, whatever else they are.
+pub(crate) fn is_signed(raw: &[u8]) -> bool {
+    let Ok(signed) = wire::Statement::decode(raw) else { return false };
+    let Ok(body) = wire::Body::decode(signed.body.as_slice()) else { return false };
+    Ring.is_signed(&body.key, &signed.body, &signed.signature)
+}
+
+/// The bytes that are signed for a claim.
+pub fn body_of(key: &[u8], claim: &Claim) -> Vec<u8> {
+    wire_of(key, claim).encode_to_vec()
+}
+
+/// A statement as it travels.
+pub fn raw_of(body: &[u8], signature: &[u8]) -> Vec<u8> {
+    wire::Statement { body: body.to_vec(), signature: signature.to_vec() }.encode_to_vec()
+}
+
+/// Signs any bytes as a statement's body; only what is canonical and may be said is taken from anybody.
+pub fn sign_body(identity: &Identity, body: &[u8]) -> Vec<u8> {
+    raw_of(body, &identity.sign(&[DOMAIN, body].concat()))
+}
+
+/// Signs what the node says. Names in it keep to what this version would show.
 pub fn sign(identity: &Identity, claim: Claim) -> Result<Statement, Refusal> {
-    let body = wire_of(identity, &claim).encode_to_vec();
-    let signature = identity.sign(&[DOMAIN, &body].concat());
-    let raw = wire::Statement { body: body.clone(), signature: signature.clone() }.encode_to_vec();
-    Statement::verify(&raw, &body, identity.public_key(), &signature, claim, &Ring)
+    claim.body.check_names()?;
+    let body = body_of(identity.public_key(), &claim);
+    decode(&sign_body(identity, &body))
 }
 
 fn claim_of(body: &wire::Body) -> Result<Claim, Refusal> {
@@ -84,7 +120,7 @@ fn claim_of(body: &wire::Body) -> Result<Claim, Refusal> {
     })
 }
 
-fn wire_of(identity: &Identity, claim: &Claim) -> wire::Body {
+fn wire_of(key: &[u8], claim: &Claim) -> wire::Body {
     use wire::body::Kind;
     let kind = match claim.body.clone() {
         Body::Found { team_name, node_name, addresses } => {
@@ -113,7 +149,7 @@ fn wire_of(identity: &Identity, claim: &Claim) -> wire::Body {
     let bytes = |id: Option<StatementId>| id.map(|id| id.0.to_vec()).unwrap_or_default();
     wire::Body {
         team: claim.team.map(|team| team.0.to_vec()).unwrap_or_default(),
-        key: identity.public_key().to_vec(),
+        key: key.to_vec(),
         authority: bytes(claim.authority),
         prev: bytes(claim.prev),
         kind: Some(kind),

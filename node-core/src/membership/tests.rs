@@ -35,23 +35,156 @@ fn a_second_process_is_told_so() {
     assert!(matches!(Membership::open(identity, dir.path()), Err(MembershipError::InUse(_))));
 }
 
+/// What every damage of `name` does, one after the other, to a team that is stored in `dir`.
+fn for_each_damage(dir: &Path, names: &[&str], check: impl Fn(&str, Membership)) {
+    let identity = Arc::new(Identity::load_or_create(dir).unwrap());
+    let good: Vec<Vec<u8>> = names.iter().map(|name| std::fs::read(dir.join("team").join(name)).unwrap()).collect();
+    let len = good[0].len();
+    let cuts = (0..len).step_by(7).map(|at| (format!("cut at {at}"), good[0][..at].to_vec()));
+    let flips = (0..len).step_by(5).map(|at| {
+        let mut bad = good[0].clone();
+        bad[at] ^= 1 << (at % 8);
+        (format!("bit of byte {at}"), bad)
+    });
+    for (what, bad) in cuts.chain(flips) {
+        for (name, whole) in ["statements", "statements.1"].iter().zip([&good[0], good.last().unwrap()]) {
+            let content = if names.contains(name) { &bad } else { whole };
+            std::fs::write(dir.join("team").join(name), content).unwrap();
+        }
+        check(&what, Membership::open(identity.clone(), dir).unwrap_or_else(|e| panic!("{what}: {e}")));
+    }
+}
+
 #[test]
-fn a_damaged_file_is_named_and_never_half_used() {
+fn a_damaged_file_is_replaced_by_its_copy_and_kept_aside() {
     let dir = tempfile::tempdir().unwrap();
     let first = node(dir.path());
     first.create("lab", "pc", &[]).unwrap();
+    first.rename("renamed", &[]).unwrap();
+    let before = first.list();
     drop(first);
-    let path = dir.path().join("team/statements");
-    let good = std::fs::read(&path).unwrap();
-    let identity = Arc::new(Identity::load_or_create(dir.path()).unwrap());
-    for at in 0..good.len() {
-        let mut bad = good.clone();
-        bad[at] ^= 1;
-        std::fs::write(&path, &bad).unwrap();
-        assert!(Membership::open(identity.clone(), dir.path()).is_err(), "byte {at}");
-        std::fs::write(&path, &good[..at]).unwrap();
-        assert!(Membership::open(identity.clone(), dir.path()).is_err(), "cut at {at}");
+    for_each_damage(dir.path(), &["statements"], |what, again| {
+        assert_eq!(again.list(), before, "{what}");
+        assert!(matches!(again.trouble(), Some(Trouble::Mended(_))), "{what}");
+        assert!(dir.path().join("team/statements.damaged").exists());
+    });
+    // The copy alone is not even looked at, and a file that is gone comes back too.
+    std::fs::write(dir.path().join("team/statements.1"), b"nothing").unwrap();
+    let again = node(dir.path());
+    assert_eq!((again.list(), again.trouble()), (before.clone(), None));
+    again.rename("renamed", &[]).unwrap();
+    drop(again);
+    std::fs::remove_file(dir.path().join("team/statements")).unwrap();
+    assert_eq!(node(dir.path()).list(), before);
+}
+
+#[test]
+fn without_a_good_copy_the_node_starts_and_says_that_its_list_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = node(dir.path());
+    let team = first.create("lab", "pc", &[]).unwrap();
+    let all = first.all();
+    drop(first);
+    for_each_damage(dir.path(), &["statements", "statements.1"], |what, again| {
+        assert!(!again.view().joined && again.view().team.is_none(), "{what}: half a file is not used");
+        assert!(matches!(again.trouble(), Some(Trouble::Lost(_))), "{what}");
+    });
+    // Also after another start, until the list is back.
+    let again = node(dir.path());
+    assert!(matches!(again.trouble(), Some(Trouble::Lost(_))));
+    assert_eq!(again.take_back(None, &all).unwrap(), team, "its own key founded it");
+    assert!(again.view().joined);
+    assert_eq!(again.trouble(), None);
+}
+
+#[test]
+fn invitations_that_cannot_be_read_are_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = node(dir.path());
+    first.create("lab", "pc", &via()).unwrap();
+    first.invite(1, DAY, &via()).unwrap();
+    drop(first);
+    std::fs::write(dir.path().join("team/invites"), b"[{").unwrap();
+    let again = node(dir.path());
+    assert!(again.view().joined && again.invites().is_empty());
+    assert!(dir.path().join("team/invites.damaged").exists());
+    again.invite(1, DAY, &via()).unwrap();
+}
+
+#[test]
+fn a_team_that_a_stranger_gives_back_is_taken_only_if_it_is_known_to_be_the_own() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (stranger, lost) = (node(here.path()), node(there.path()));
+    let team = stranger.create("trap", "pc", &[]).unwrap();
+    let link = stranger.invite(1, DAY, &via()).unwrap();
+    let all = stranger.admit(Some(link.secret), lost.identity().id(), "caught", &[]).unwrap();
+    let unsure = lost.take_back(None, &all);
+    assert!(matches!(unsure, Err(MembershipError::Unsure { team: of, .. }) if of == team));
+    assert!(lost.view().team.is_none());
+    assert!(lost.take_back(Some(TeamId([7; 32])), &all).is_err());
+    assert_eq!(lost.take_back(Some(team), &all).unwrap(), team, "a person said that it is");
+}
+
+#[test]
+fn files_of_the_first_version_are_read_and_cleaned() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = node(dir.path());
+    first.create("lab", "pc", &[]).unwrap();
+    let (identity, before) = (first.identity(), first.list());
+    let mut file = b"potluck-team-1\n".to_vec();
+    let mut put = |raw: &[u8]| {
+        file.extend((raw.len() as u32).to_be_bytes());
+        file.extend(raw);
+    };
+    first.all().iter().for_each(|raw| put(raw));
+    // What a hostile member got into it then: signed well, and padded with an unknown field.
+    let set = first.lock().set.clone().unwrap();
+    let claim = set.draft(identity.id(), Body::Rename { name: "x".into(), addresses: vec![], version: 9 }).unwrap();
+    for n in 0..100u8 {
+        let mut body = codec::body_of(identity.public_key(), &claim);
+        body.extend([0x7a, 1, n]);
+        put(&codec::sign_body(&identity, &body));
     }
+    drop(first);
+    std::fs::remove_file(dir.path().join("team/statements.1")).unwrap();
+    std::fs::write(dir.path().join("team/statements"), &file).unwrap();
+    let again = node(dir.path());
+    assert_eq!((again.list(), again.trouble()), (before, None));
+    assert_eq!(again.all().len(), 1);
+}
+
+#[test]
+fn only_the_canonical_encoding_of_a_statement_is_one() {
+    let identity = Identity::ephemeral().unwrap();
+    let body = Body::Found { team_name: "lab".into(), node_name: "pc".into(), addresses: vec![] };
+    let claim = Claim { team: None, authority: None, prev: None, body };
+    let good = codec::body_of(identity.public_key(), &claim);
+    assert!(codec::decode(&codec::sign_body(&identity, &good)).is_ok());
+    // The key comes first: two bytes of tag and length, and 32 of it.
+    let key = good[..34].to_vec();
+    let found = good[34..].to_vec();
+    let stretched = [&key[..], &[0x52, found[1] | 0x80, 0], &found[2..]].concat();
+    let bad: Vec<(&str, Vec<u8>)> = vec![
+        ("an unknown field", [&good[..], &[0x7a, 1, 0]].concat()),
+        ("an unknown field first", [&[0x7a, 1, 0], &good[..]].concat()),
+        ("a default that is written out", [&[0x0a, 0], &good[..]].concat()),
+        ("a field twice", [&key[..], &good[..]].concat()),
+        ("a message twice", [&good[..], &found[..]].concat()),
+        ("another order", [&found[..], &key[..]].concat()),
+        ("a stretched number", stretched),
+        ("an unknown field within", {
+            let mut within = good.clone();
+            within[35] += 3;
+            [&within[..], &[0x7a, 1, 0]].concat()
+        }),
+    ];
+    for (what, body) in bad {
+        let raw = codec::sign_body(&identity, &body);
+        assert!(codec::is_signed(&raw), "{what}: the test signs nonsense");
+        assert_eq!(codec::decode(&raw), Err(Refusal::Malformed), "{what}");
+    }
+    let raw = codec::sign_body(&identity, &good);
+    assert_eq!(codec::decode(&[&raw[..], &[0x1a, 1, 0]].concat()), Err(Refusal::Malformed), "around the body");
 }
 
 #[test]
@@ -109,8 +242,10 @@ fn statements_spread_by_gossip_and_bad_ones_hide_nothing() {
     changes.borrow_and_update();
     let mut gossip = vec![b"nonsense".to_vec(), vec![0; 1 << 20]];
     gossip.extend(keeper.all());
-    assert!(other.merge(gossip.clone()).unwrap());
-    assert!(!other.merge(gossip).unwrap());
+    let heard = other.merge(gossip.clone()).unwrap();
+    assert!(heard.changed);
+    assert_eq!(heard.verified, 1, "what is known already is not checked again");
+    assert_eq!(other.merge(gossip).unwrap(), Heard { changed: false, read: 5, verified: 0, forged: 0 });
     assert!(changes.has_changed().unwrap());
     assert!(other.is_member(third));
     assert_eq!(keeper.digest(), other.digest());

@@ -95,6 +95,12 @@ impl fmt::Display for JoinError {
             Self::Refused(JoinRefusal::JoinBusy) => {
                 f.write_str("too many PCs want to join there at this moment\nhint: try again in a minute")
             }
+            Self::Refused(JoinRefusal::JoinTeamFull) => f.write_str(
+                "the team is full: its list of PCs has no room for another one\nhint: ask a keeper of the team to take out PCs that nobody knows",
+            ),
+            Self::Refused(JoinRefusal::JoinNotAMember) => f.write_str(
+                "that PC knows no team that this one is a member of\nhint: try another PC of the team; or join again: potluck team join LINK",
+            ),
             Self::Refused(_) => f.write_str("the team's PC had a problem\nhint: try again"),
             Self::NotTheInviter => f.write_str("the other side did not make this invitation\nhint: ask for a new one"),
             Self::Broken(error) => write!(f, "the conversation with the team's PC broke: {error}\nhint: try again"),
@@ -130,6 +136,13 @@ pub enum Way {
         /// The team that was picked, as it announces itself: whoever answers an announcement for another team is not
         /// believed. None: whatever team is there.
         team: Option<TeamTag>,
+    },
+    /// By asking a member for the statements that this node, a member, has lost.
+    Restore {
+        /// `host:port` of each that may be one.
+        vias: Vec<String>,
+        /// The team that it was; none: only one that this node has founded is believed.
+        team: Option<TeamId>,
     },
 }
 
@@ -242,9 +255,14 @@ async fn enter_once(
     let (link, picked, mut vias) = match way {
         Way::Link(link) => (Some(link), None, &link.via[..]),
         Way::Ask { vias, team } => (None, *team, &vias[..]),
+        Way::Restore { vias, .. } => (None, None, &vias[..]),
     };
     membership.may_join(link.map(|link| link.team)).map_err(JoinError::Membership)?;
-    let me = Joiner { membership, link, picked, name, addresses, pending };
+    let restores = if let Way::Restore { team, .. } = way { Some(*team) } else { None };
+    let me = Joiner { membership, link, picked, restores, name, addresses, pending };
+    if restores.is_some() {
+        return me.restore(membership, vias).await;
+    }
     let mut keepers = loop {
         let (found, left) = dial(membership, vias, link.map(|link| link.keeper)).await?;
         match me.at(found).await {
@@ -326,6 +344,8 @@ struct Joiner<'a, F> {
     membership: &'a Membership,
     link: Option<&'a JoinLink>,
     picked: Option<TeamTag>,
+    /// It wants back what it had: the team, if that is known.
+    restores: Option<Option<TeamId>>,
     name: &'a str,
     addresses: &'a [String],
     pending: &'a F,
@@ -356,7 +376,11 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
                 refusal => return Err(JoinError::Refused(refusal).into()),
             }
         };
-        self.membership.adopt(team, &statements).map_err(JoinError::Membership)?;
+        match self.restores {
+            Some(expected) => self.membership.take_back(expected, &statements).map(|_| ()),
+            None => self.membership.adopt(team, &statements),
+        }
+        .map_err(JoinError::Membership)?;
         Ok(Met::Joined(Joined { team, check }))
     }
 
@@ -364,6 +388,28 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
         send(stream, request).await?;
         let mut budget = STRANGER_BYTES_MAX;
         receive(stream, &mut budget).await
+    }
+
+    /// Asks one after the other until one has this node's team; else tells of the first that had anything to say.
+    async fn restore(&self, membership: &Arc<Membership>, mut vias: &[String]) -> Result<Joined, Miss> {
+        let mut first = None;
+        while !vias.is_empty() {
+            let (found, left) = match dial(membership, vias, None).await {
+                Ok(dialled) => dialled,
+                Err(error) => return Err(first.unwrap_or(error)),
+            };
+            match self.at(found).await {
+                Ok(Met::Joined(joined)) => return Ok(joined),
+                Ok(Met::Elsewhere(_)) => {
+                    first.get_or_insert(JoinError::Refused(JoinRefusal::JoinNotAMember).into());
+                }
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
+            }
+            vias = left;
+        }
+        Err(first.unwrap_or(JoinError::Unreachable(Vec::new()).into()))
     }
 
     /// Up to the confirmation: who both sides are, and what they show.
@@ -374,6 +420,7 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
             name: self.name.to_owned(),
             addresses: self.addresses.to_vec(),
             commitment: commitment(&nonce).to_vec(),
+            restore: self.restores.is_some(),
             ..JoinRequest::default()
         };
         if let Some(link) = self.link {
@@ -395,6 +442,10 @@ impl<F: Fn(Pending)> Joiner<'_, F> {
                 return Err(Miss::Busy(Duration::from_millis(offer.retry_ms.into()).min(RETRY_BUSY_FOR)));
             }
             refusal => return Err(JoinError::Refused(refusal).into()),
+        }
+        if self.restores.is_some() && offer.approve {
+            // An older keeper, to whom this PC is a stranger that asks.
+            return Err(JoinError::Refused(JoinRefusal::JoinNotAMember).into());
         }
         let broken = || JoinError::from(io::Error::from(io::ErrorKind::InvalidData));
         let team = match self.link {

@@ -184,7 +184,15 @@ nearby: string, } | { "call": "team_ask_address",
 /**
  * `host:port`.
  */
-address: string, } | { "call": "team_join_cancel" } | { "call": "team_approve", 
+address: string, } | { "call": "team_restore", 
+/**
+ * `host:port` of a PC of the team. None: the ones that are known.
+ */
+address: string | null, 
+/**
+ * Id of the team, where this PC has not founded it and nothing here tells which it was.
+ */
+team: string | null, } | { "call": "team_join_cancel" } | { "call": "team_approve", 
 /**
  * Id of [`crate::view::JoinAsk`].
  */
@@ -200,7 +208,11 @@ name: string, } | { "call": "team_remove",
 /**
  * Node id.
  */
-node: string, } | { "call": "team_role", 
+node: string, 
+/**
+ * Together with all that it took in.
+ */
+with_added: boolean, } | { "call": "team_role", 
 /**
  * Node id.
  */

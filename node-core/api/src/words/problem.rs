@@ -81,6 +81,7 @@ pub const ALL: &[Known] = &[
         label: "Check again",
         attention: true,
     },
+    Known { code: "T2", headline: "This computer has lost its team's list.", label: "Get it back", attention: true },
     Known {
         code: "K2",
         headline: "This computer's key was lost, so it has a new one.",

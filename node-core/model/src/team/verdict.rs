@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Body, Member, Role, Statement, StatementId, Verdict};
+use super::{Body, Member, NAME_BYTES_MAX, Role, Statement, StatementId, Statements, Verdict};
 use crate::ids::{Digest, NodeId};
+use crate::names;
 
-/// Removals of one node by one keeper that are looked at, those with the smallest ids: one says all, and thousands would
-/// make everyone compute.
-const REMOVALS_OF_PAIR_MAX: usize = 4;
-
-type Statements = BTreeMap<StatementId, Arc<Statement>>;
+/// What a set means, and which of its statements have a part in that.
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    /// Statements that hang on no removal that counts, and on no vote without a majority; removals, if they count.
+    pub(super) valid: HashSet<StatementId>,
+    /// Statements that hang on a vote without a majority: any member can sign such a vote, so they are kept nowhere.
+    pub(super) out_of_play: HashSet<StatementId>,
+}
 
 /// A statement and all that its signer's entitlement hangs on, up to the founding.
 pub(super) fn path<'a>(all: &'a Statements, from: &'a Statement) -> Vec<&'a Statement> {
@@ -21,19 +25,25 @@ pub(super) fn path<'a>(all: &'a Statements, from: &'a Statement) -> Vec<&'a Stat
     path
 }
 
-/// The heads and everything before them in their chains.
-pub(super) fn kept(all: &Statements, heads: &[StatementId]) -> HashSet<StatementId> {
+/// Whether a removal of `target`, signed under `authority`, would void what entitles its own signer. It says nothing then.
+pub(super) fn contradicts_itself(
+    root: StatementId,
+    all: &Statements,
+    authority: StatementId,
+    target: NodeId,
+    keep: &[StatementId],
+) -> bool {
     let mut kept = HashSet::new();
-    for head in heads {
-        let mut at = Some(*head);
-        while let Some(id) = at {
-            if !kept.insert(id) {
-                break;
-            }
-            at = all[&id].claim.prev;
+    for head in keep {
+        let mut at = all.get(head);
+        while let Some(statement) = at
+            && kept.insert(statement.id)
+        {
+            at = statement.claim.prev.and_then(|id| all.get(&id));
         }
     }
-    kept
+    let Some(authority) = all.get(&authority) else { return true };
+    path(all, authority).iter().any(|s| s.by == target && s.is_chained() && s.id != root && !kept.contains(&s.id))
 }
 
 /// The chains of all signers, numbered so that "comes before" is one comparison however long they are.
@@ -66,9 +76,12 @@ impl Chains {
         Self(spans)
     }
 
+    /// Whether a statement comes at or before one of these. A head that is not here keeps nothing until it is: who holds
+    /// less of a removed keeper's statements must not for that reason miss the removal.
     fn has(&self, heads: &[StatementId], id: StatementId) -> bool {
         let (first, last) = self.0[&id];
-        heads.iter().any(|head| (first..=last).contains(&self.0[head].0))
+        let known = heads.iter().filter_map(|head| self.0.get(head));
+        known.into_iter().any(|head| (first..=last).contains(&head.0))
     }
 }
 
@@ -90,15 +103,17 @@ impl<'a> Removal<'a> {
 
     /// Whether a statement, given as its path, is void if this removal counts.
     fn voids(&self, path: &[&Statement]) -> bool {
-        path[0].id != self.statement.id
-            && path.iter().any(|s| {
-                let link = matches!(s.claim.body, Body::Add { .. } | Body::Remove { .. });
-                link && s.by == self.target && !self.chains.has(self.kept, s.id)
-            })
+        path[0].id != self.statement.id && path.iter().any(|s| self.strikes(s))
+    }
+
+    fn strikes(&self, s: &Statement) -> bool {
+        let link = matches!(s.claim.body, Body::Add { .. } | Body::Remove { .. });
+        link && s.by == self.target && !self.chains.has(self.kept, s.id)
     }
 }
 
-pub(super) fn of(root: StatementId, all: &Statements, renames: &BTreeMap<NodeId, StatementId>) -> Verdict {
+/// `all` is closed: what its statements hang on is in it.
+pub(super) fn of(root: StatementId, all: &Statements) -> Judged {
     let paths: HashMap<StatementId, Vec<&Statement>> = all.values().map(|s| (s.id, path(all, s))).collect();
     let chains = Chains::of(all);
     let mut recovered: BTreeSet<&[NodeId]> = BTreeSet::new();
@@ -111,46 +126,44 @@ pub(super) fn of(root: StatementId, all: &Statements, renames: &BTreeMap<NodeId,
             })
         };
         let playing: Vec<&Statement> = all.values().filter(in_play).map(Arc::as_ref).collect();
-        let round = judge(root, all, &playing, &paths, &chains, &recovered, renames);
-        let before = recovered.len();
-        recovered.extend(majorities(&playing, &round));
-        if recovered.len() == before {
+        let mut round = judge(root, &playing, &paths, &chains, &recovered);
+        let more = majorities(&playing, &round);
+        if more.iter().all(|list| recovered.contains(list)) {
+            let playing: HashSet<StatementId> = playing.iter().map(|s| s.id).collect();
+            round.out_of_play = all.keys().filter(|id| !playing.contains(id)).copied().collect();
+            round.verdict.recovered = recovered.into_iter().map(<[NodeId]>::to_vec).collect();
             return round;
         }
+        recovered.extend(more);
     }
 }
 
 /// Proposals of new keepers that a strict majority of all members have signed. Also long absent members count: nobody
 /// can prove to a third that a PC is gone, and a minority that could declare it would take the team.
-fn majorities<'a>(playing: &[&'a Statement], round: &Verdict) -> Vec<&'a [NodeId]> {
+fn majorities<'a>(playing: &[&'a Statement], round: &Judged) -> Vec<&'a [NodeId]> {
+    let members = &round.verdict.members;
     let mut voters: BTreeMap<&[NodeId], BTreeSet<NodeId>> = BTreeMap::new();
-    for statement in playing {
+    for statement in playing.iter().filter(|s| round.valid.contains(&s.id)) {
         if let Body::Recover { keepers, .. } = &statement.claim.body
-            && round.members.contains_key(&statement.by)
+            && members.contains_key(&statement.by)
         {
             voters.entry(keepers).or_default().insert(statement.by);
         }
     }
-    voters.retain(|_, by| by.len() * 2 > round.members.len());
+    voters.retain(|_, by| by.len() * 2 > members.len());
     voters.into_keys().collect()
 }
 
 fn judge(
     root: StatementId,
-    all: &Statements,
     playing: &[&Statement],
     paths: &HashMap<StatementId, Vec<&Statement>>,
     chains: &Chains,
     recovered: &BTreeSet<&[NodeId]>,
-    renames: &BTreeMap<NodeId, StatementId>,
-) -> Verdict {
-    let mut of_pair: HashMap<(NodeId, NodeId), usize> = HashMap::new();
+) -> Judged {
     let mut removals: Vec<Removal> = playing.iter().filter_map(|s| Removal::of(chains, s)).collect();
-    removals.retain(|removal| {
-        let count = of_pair.entry((removal.statement.by, removal.target)).or_default();
-        *count += 1;
-        *count <= REMOVALS_OF_PAIR_MAX
-    });
+    // One that voids what entitles its own signer contradicts itself. Who leaves does not.
+    removals.retain(|r| r.target == r.statement.by || !paths[&r.statement.id][1..].iter().any(|s| r.strikes(s)));
     let counting: Vec<&Removal> = count(&removals, paths);
     let mut by_target: HashMap<NodeId, Vec<&Removal>> = HashMap::new();
     for removal in &counting {
@@ -159,57 +172,89 @@ fn judge(
     let is_valid = |s: &Statement| {
         let path = &paths[&s.id];
         // Only removals of a signer on the path can void it.
-        let signers: HashSet<NodeId> = path.iter().map(|on_path| on_path.by).collect();
+        let mut signers: Vec<NodeId> = path.iter().map(|on_path| on_path.by).collect();
+        signers.sort_unstable();
+        signers.dedup();
         !signers.iter().flat_map(|by| by_target.get(by).into_iter().flatten()).any(|r| r.voids(path))
     };
+    let mut valid: HashSet<StatementId> = counting.iter().map(|r| r.statement.id).collect();
+    let is_removal = |s: &Statement| matches!(s.claim.body, Body::Remove { .. });
+    let standing: Vec<&Statement> = playing.iter().copied().filter(|s| !is_removal(s) && is_valid(s)).collect();
+    valid.extend(standing.iter().map(|s| s.id));
 
-    let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();
-    let mut versions: HashMap<NodeId, (u64, StatementId)> = HashMap::new();
-    let mut keepers: HashSet<NodeId> = HashSet::new();
-    let mut entitling = Vec::new();
-    for statement in playing.iter().filter(|s| is_valid(s)) {
+    let mut roll = Roll::default();
+    standing.iter().for_each(|s| roll.take(root, s, recovered));
+    let verdict = roll.close(&counting);
+    Judged { verdict, valid, out_of_play: HashSet::new() }
+}
+
+/// Members as statements that stand make them.
+#[derive(Default)]
+struct Roll<'a> {
+    members: BTreeMap<NodeId, Member>,
+    versions: HashMap<NodeId, (u64, StatementId)>,
+    renames: BTreeMap<NodeId, (u64, &'a Statement)>,
+    keepers: HashSet<NodeId>,
+    entitling: Vec<StatementId>,
+}
+
+impl<'a> Roll<'a> {
+    fn take(&mut self, root: StatementId, statement: &'a Statement, recovered: &BTreeSet<&[NodeId]>) {
         let (node, role, name, addresses, version) = match &statement.claim.body {
             Body::Found { node_name, addresses, .. } if statement.id == root => {
                 (statement.by, Role::Keeper, node_name, addresses, 0)
             }
             Body::Add { node, role, name, addresses, version } => (*node, *role, name, addresses, *version),
             Body::Recover { keepers: proposed, .. } if recovered.contains(proposed.as_slice()) => {
-                keepers.extend(proposed);
-                entitling.push(statement.id);
-                continue;
+                self.keepers.extend(proposed);
+                self.entitling.push(statement.id);
+                return;
             }
-            _ => continue,
+            Body::Rename { version, .. } => {
+                let best = self.renames.entry(statement.by).or_insert((*version, statement));
+                if (best.0, best.1.id) < (*version, statement.id) {
+                    *best = (*version, statement);
+                }
+                return;
+            }
+            _ => return,
         };
-        entitling.push(statement.id);
+        self.entitling.push(statement.id);
         if role == Role::Keeper {
-            keepers.insert(node);
+            self.keepers.insert(node);
         }
         let rank = (version, statement.id);
-        if versions.get(&node).is_none_or(|best| *best < rank) {
-            versions.insert(node, rank);
-            let member = Member { node, role, name: name.clone(), addresses: addresses.clone(), by: statement.by };
-            members.insert(node, member);
+        if self.versions.get(&node).is_none_or(|best| *best < rank) {
+            self.versions.insert(node, rank);
+            // What is shown of a name is decided here, once for all who show it.
+            let name = names::shown(name, NAME_BYTES_MAX);
+            let member = Member { node, role, name, addresses: addresses.clone(), by: statement.by };
+            self.members.insert(node, member);
         }
     }
-    for (node, id) in renames {
-        if let (Some(member), Body::Rename { name, addresses, .. }) = (members.get_mut(node), &all[id].claim.body) {
-            member.name.clone_from(name);
-            member.addresses.clone_from(addresses);
+
+    fn close(self, counting: &[&Removal]) -> Verdict {
+        let Self { mut members, renames, keepers, entitling, .. } = self;
+        for (node, (_, rename)) in renames {
+            if let (Some(member), Body::Rename { name, addresses, .. }) = (members.get_mut(&node), &rename.claim.body) {
+                member.name = names::shown(name, NAME_BYTES_MAX);
+                member.addresses.clone_from(addresses);
+            }
         }
+        let mut removed = BTreeMap::new();
+        for removal in counting {
+            members.remove(&removal.target);
+            let first = removed.entry(removal.target).or_insert(removal.statement.id);
+            *first = removal.statement.id.min(*first);
+        }
+        for member in members.values_mut().filter(|m| keepers.contains(&m.node)) {
+            member.role = Role::Keeper;
+        }
+        let mut ids: Vec<_> = counting.iter().map(|r| r.statement.id).collect();
+        ids.sort_unstable();
+        let epoch = Digest::of(&ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>());
+        Verdict { members, removed, epoch, entitling, recovered: Vec::new() }
     }
-    let mut removed = BTreeMap::new();
-    for removal in &counting {
-        members.remove(&removal.target);
-        let first = removed.entry(removal.target).or_insert(removal.statement.id);
-        *first = removal.statement.id.min(*first);
-    }
-    for member in members.values_mut().filter(|m| keepers.contains(&m.node)) {
-        member.role = Role::Keeper;
-    }
-    let mut ids: Vec<_> = counting.iter().map(|r| r.statement.id).collect();
-    ids.sort_unstable();
-    let epoch = Digest::of(&ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>());
-    Verdict { members, removed, epoch, entitling }
 }
 
 /// The removals that count. One is void if another that counts voids it; rings of removals that void each other count

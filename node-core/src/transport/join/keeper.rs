@@ -106,7 +106,10 @@ pub(in crate::transport) async fn answer(
     }
     let node = stream.peer();
     let is_new = !membership.is_member(node);
-    let admitted = membership.admit(joiner.invite, node, &joiner.name, &joiner.addresses);
+    let admitted = match joiner.restores {
+        true => membership.given_back(node),
+        false => membership.admit(joiner.invite, node, &joiner.name, &joiner.addresses),
+    };
     let welcome = match admitted {
         Ok(statements) => JoinWelcome { refusal: JoinRefusal::JoinOk.into(), statements },
         Err(rejection) => {
@@ -143,6 +146,8 @@ struct Joiner {
     check: Option<Check>,
     /// A keeper is asked.
     waits: bool,
+    /// It is a member, and wants back what it has lost.
+    restores: bool,
 }
 
 async fn meet(
@@ -194,8 +199,8 @@ async fn meet(
         }
     };
     let invite = ticket.map(|ticket| ticket.secret);
-    let (name, addresses) = (request.name.clone(), request.addresses.clone());
-    Ok(Met::Stays(Joiner { name, addresses, invite, check, waits }, place))
+    let (name, addresses, restores) = (request.name.clone(), request.addresses.clone(), request.restore);
+    Ok(Met::Stays(Joiner { name, addresses, invite, check, waits, restores }, place))
 }
 
 /// A refusal in place of an offer.
@@ -237,7 +242,11 @@ fn entry(
     let view = membership.view();
     let asks = request.invite.is_empty();
     let (team, session, ticket) = if asks {
-        let team = membership.check_asker(joiner).map_err(reject)?;
+        let team = match request.restore {
+            true => membership.check_returner(joiner),
+            false => membership.check_asker(joiner),
+        };
+        let team = team.map_err(reject)?;
         if !request.team.is_empty() && request.team[..] != team.0[..] {
             return Err(Refused::As(JoinRefusal::JoinInviteInvalid));
         }
@@ -325,6 +334,8 @@ fn refusal_of(rejection: Rejection) -> JoinRefusal {
         Rejection::NotKeeper => JoinRefusal::JoinNotKeeper,
         Rejection::KeyRemoved => JoinRefusal::JoinKeyRemoved,
         Rejection::BadRequest => JoinRefusal::JoinBadRequest,
+        Rejection::Full => JoinRefusal::JoinTeamFull,
+        Rejection::NotAMember => JoinRefusal::JoinNotAMember,
         Rejection::Internal => JoinRefusal::JoinInternal,
     }
 }

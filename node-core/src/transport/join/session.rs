@@ -4,6 +4,7 @@
 use std::io;
 
 use potluck_model::ids::{NodeId, TeamId};
+use potluck_model::names;
 use potluck_model::team::NAME_BYTES_MAX;
 use potluck_model::team::check::Check;
 use prost::Message;
@@ -60,7 +61,7 @@ pub(super) fn commitment(nonce: &Nonce) -> [u8; 32] {
 
 /// Whether a name can be shown in one line; statements have the same rule.
 pub(super) fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+    names::is_plain(name, NAME_BYTES_MAX)
 }
 
 pub(super) async fn send(stream: &mut PeerStream, message: &impl Message) -> io::Result<()> {
