@@ -128,7 +128,10 @@ fn rotten_mirror(attack: &mut Attack, lab: &Lab, hostile: &Hostile) -> Outcome<(
     for path in [&header, &compiler] {
         let content = fs::read(path)?;
         let at = content.len() as u64 / 2;
-        let (file, times) = (fs::OpenOptions::new().write(true).open(path)?, fs::metadata(path)?.modified()?);
+        // A compiler that still runs, for a proof, cannot be written.
+        let opened = || Ok(fs::OpenOptions::new().write(true).open(path).ok());
+        let file = wait_until("nobody running it", ENDS_WITHIN, opened)?;
+        let times = fs::metadata(path)?.modified()?;
         file.write_all_at(&[content[at as usize] ^ 1], at)?;
         file.set_modified(times)?;
         attack.check(fs::read(path)? != content, || "nothing was flipped".into());
