@@ -105,11 +105,15 @@ fn a_member_that_signs_anything_keeps_nobody_from_joining_and_nobody_from_being_
     let lies = Liar { identity: &identity, set, authority };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let to: SocketAddr = keeper.address.parse().unwrap();
-    for batch in [lies.padded_leavings(0), lies.padded_leavings(300), lies.talk(), lies.as_own_keeper()] {
+    // What it may say first: whoever sends so much for nothing is cut off in between, and kept away for a while.
+    'all: for batch in [lies.talk(), lies.padded_leavings(0), lies.padded_leavings(300), lies.as_own_keeper()] {
         // In frames that a link carries.
         for statements in batch.chunks(5000) {
-            let link = runtime.block_on(async { dial(&copy, to, None).await }).unwrap();
-            assert!(say(&link, hello()));
+            let Ok(link) = runtime.block_on(async { dial(&copy, to, None).await }) else {
+                println!("it is kept away by now");
+                break 'all;
+            };
+            say(&link, hello());
             say(&link, Kind::Gossip(wire::Gossip { membership: vec![], statements: statements.to_vec() }));
             say(&link, Kind::Ping(wire::Ping { id: 1 }));
             let mut link = link;
