@@ -9,7 +9,7 @@ RELEASE = $(CARGO) build --release --locked --bin potluck --bin potluck-node --b
 HARNESS = $(RELEASE) --bin lab-worker --bin
 
 .PHONY: help install-deps install-desktop build ui package demo test check identity bench faults attacks peers reclaim ui-test tray-test tray-idle
-.PHONY: fuzz fuzz-program damage
+.PHONY: fuzz fuzz-program damage membership-sim
 .PHONY: screenshots sentence clean-root clean-lab
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make attacks   jobs and peers that try to break out'
 	@echo 'make fuzz      inputs that nobody wrote, for everything that reads bytes of others (ARGS: seconds each, targets)'
 	@echo 'make damage    ruined state files, and nodes that are killed 500 times during builds (ARGS: --kills 5000)'
+	@echo 'make membership-sim  the team'\''s statements under everything that networks and dishonest members do'
 	@echo 'make peers     five nodes that find, lose and remove each other (needs root)'
 	@echo 'make reclaim   how soon a PC is its owner'\''s again, and what its owner feels of foreign jobs (needs root)'
 	@echo 'make ui-test   the window in a real browser, against a simulated node and against real ones that compile'
@@ -113,6 +114,11 @@ fuzz: fuzz-program
 damage: install-deps
 	$(HARNESS) damage
 	$(LAB)/damage $(ARGS)
+
+# ARGS: --seeds N, --nodes N, --seed N for one that found something.
+membership-sim: install-deps
+	$(CARGO) build --release --locked --bin membership-sim
+	$(LAB)/membership-sim $(ARGS)
 
 peers: install-deps
 	$(HARNESS) peers

@@ -30,6 +30,7 @@ pub mod mode;
 pub mod table;
 
 pub mod hostile;
+pub mod membership_sim;
 
 pub use lab::{Lab, Plan, WorkerPlan};
 pub use trouble::{Context, Outcome, Trouble};
