@@ -7,6 +7,7 @@
 //! removed, and a removal always makes its own room where it voids what fills the set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::verdict::{self, Judged};
 use super::{
@@ -107,20 +108,26 @@ pub(super) struct Reduced {
 /// `held` is what was kept before: it stays where new statements would not fit beside it.
 pub(super) fn reduce(root: StatementId, mut union: Statements, held: &Statements) -> Reduced {
     let mut refused = Vec::new();
+    let mut first: Option<(Statements, Judged)> = None;
+    // Until nothing more falls out: what is kept must mean by itself what it meant in the union, or who reads it back
+    // would keep something else.
     loop {
         let judged = verdict::of(root, &union);
         let mut choice = Choice::new(root, &union, &judged);
         choice.take_all(held);
         if choice.refused.is_empty() {
             let taken = choice.taken;
-            let attic = attic(&union, &judged, &taken);
             if taken.len() == union.len() {
+                let attic = match &first {
+                    Some((all, judged)) => attic(all, judged, &taken),
+                    None => attic(&union, &judged, &taken),
+                };
                 return Reduced { statements: union, attic, verdict: judged.verdict, refused };
             }
-            drop(judged);
-            union.retain(|id, _| taken.contains(id));
-            let verdict = verdict::of(root, &union).verdict;
-            return Reduced { statements: union, attic, verdict, refused };
+            let left = union.iter().filter(|(id, _)| taken.contains(id)).map(|(id, s)| (*id, Arc::clone(s))).collect();
+            let all = std::mem::replace(&mut union, left);
+            first.get_or_insert((all, judged));
+            continue;
         }
         // Without them other statements may count; what hangs on them goes too.
         refused.append(&mut choice.refused);
@@ -166,7 +173,10 @@ impl<'a> Choice<'a> {
             let depth = verdict::path(self.all, s).len();
             (!held.contains_key(&s.id), depth, s.id)
         });
-        for statement in in_order(chained) {
+        // Two that count may be joined by a link that does not, so the order is that of all.
+        let counts: HashSet<StatementId> = chained.iter().map(|s| s.id).collect();
+        chained.extend(self.all.values().map(AsRef::as_ref).filter(|s| !counts.contains(&s.id)));
+        for statement in in_order(chained).into_iter().filter(|s| counts.contains(&s.id)) {
             if !self.take_chained(statement) {
                 self.refused.push(statement.id);
             }
@@ -243,7 +253,12 @@ impl<'a> Choice<'a> {
                     }
                 }
                 Body::Recover { keepers, .. } if recovered.contains(keepers.as_slice()) => {
-                    pinned.entry((by, keepers)).or_insert(statement);
+                    // The one that hangs on the fewest: the others may hang on a vote that is not kept.
+                    let depth = |s: &Statement| verdict::path(self.all, s).len();
+                    let best = pinned.entry((by, keepers)).or_insert(statement);
+                    if depth(statement) < depth(best) {
+                        *best = statement;
+                    }
                 }
                 Body::Recover { keepers, .. } if is_member => {
                     votes.entry(by).or_default().entry(keepers).or_insert(statement);
@@ -258,7 +273,9 @@ impl<'a> Choice<'a> {
             of_one
         });
         let names = names.into_values().map(|(_, statement)| statement);
-        for leaf in pinned.into_values().chain(left.into_values()).chain(names).chain(others) {
+        // A vote may hang on another one.
+        let pinned = in_order(pinned.into_values());
+        for leaf in pinned.into_iter().chain(left.into_values()).chain(names).chain(others) {
             let bytes = bytes_of(leaf);
             let is_there = leaf.references().all(|id| self.taken.contains(&id));
             if is_there && !self.taken.contains(&leaf.id) && self.leaves + bytes <= LEAVES_BYTES_MAX {
@@ -295,7 +312,7 @@ fn attic(all: &Statements, judged: &Judged, taken: &HashSet<StatementId>) -> Sta
         let is_closed = statement.references().all(|id| taken.contains(&id) || attic.contains_key(&id));
         if is_closed && bytes + bytes_of(statement) <= VOID_BYTES_MAX {
             bytes += bytes_of(statement);
-            attic.insert(statement.id, std::sync::Arc::clone(&all[&statement.id]));
+            attic.insert(statement.id, Arc::clone(&all[&statement.id]));
         }
     }
     attic
