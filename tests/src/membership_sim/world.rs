@@ -428,6 +428,7 @@ impl World {
                 let voters: HashSet<NodeId> = before
                     .statements()
                     .filter(|s| matches!(&s.claim().body, Body::Recover { keepers: of, .. } if of == keepers))
+                    .filter(|s| !Self::hangs_on_vote_for(before, s, keepers))
                     .map(Statement::by)
                     .collect();
                 let has_left = |voter: &&NodeId| {
@@ -443,6 +444,18 @@ impl World {
                 return (there + left) * 2 <= after.verdict().members.len() + left;
             }
             at = statement.claim().authority.and_then(|id| before.statement(id));
+        }
+        false
+    }
+
+    /// Whether what entitles a signer is itself a vote for these: then its own vote is none before they are keepers.
+    fn hangs_on_vote_for(set: &TeamSet, statement: &Statement, keepers: &[NodeId]) -> bool {
+        let mut at = statement.claim().authority.and_then(|id| set.statement(id));
+        while let Some(statement) = at {
+            if matches!(&statement.claim().body, Body::Recover { keepers: of, .. } if of == keepers) {
+                return true;
+            }
+            at = statement.claim().authority.and_then(|id| set.statement(id));
         }
         false
     }
@@ -541,7 +554,9 @@ impl World {
         let again =
             TeamSet::from_statements(statements).map_err(|why| format!("the set cannot be read back: {why}"))?;
         if again.0.digest() != last.set.digest() || again.0.verdict() != last.set.verdict() {
-            return Err(format!("a set that is read back is another one: {}", self.difference(&last.set, &again.0)));
+            let told = self.difference(&last.set, &again.0);
+            let refused: Vec<_> = again.1.refused.iter().take(3).map(|(_, why)| why).collect();
+            return Err(format!("a set that is read back is another one (refused: {refused:?}): {told}"));
         }
         Ok(())
     }
