@@ -1,3 +1,4 @@
+use potluck_model::team::{MEMBER_BYTES_MAX, SET_BYTES_MAX, VOID_BYTES_MAX};
 use proptest::prelude::*;
 
 use super::*;
@@ -306,4 +307,122 @@ proptest! {
         prop_assert!(codec::decode(&bytes).is_err());
         let _ = crate::identity::read(&text);
     }
+}
+
+/// A team without files: its founder, a second keeper, a member, and their keys.
+fn small_team() -> (TeamSet, [Identity; 3]) {
+    let keys = [(); 3].map(|()| Identity::ephemeral().unwrap());
+    let body = Body::Found { team_name: "lab".into(), node_name: "pc".into(), addresses: vec![] };
+    let founding = codec::sign(&keys[0], Claim { team: None, authority: None, prev: None, body }).unwrap();
+    let mut set = TeamSet::found(founding).unwrap();
+    for (key, role) in keys[1..].iter().zip([Role::Keeper, Role::Member]) {
+        let body = Body::Add { node: key.id(), role, name: "pc".into(), addresses: via(), version: 1 };
+        assert_eq!(said(&mut set, &keys[0], body), None);
+    }
+    (set, keys)
+}
+
+/// Signs and merges; why it is not taken.
+fn said(set: &mut TeamSet, by: &Identity, body: Body) -> Option<Refusal> {
+    let statement = match set.draft(by.id(), body).and_then(|claim| codec::sign(by, claim)) {
+        Ok(statement) => statement,
+        Err(why) => return Some(why),
+    };
+    let id = statement.id();
+    let refused = set.merge(vec![statement]).refused;
+    refused.into_iter().find(|(of, _)| *of == id).map(|(_, why)| why)
+}
+
+#[test]
+fn no_member_grows_the_set_by_more_than_its_room_whatever_it_signs() {
+    let (mut base, keys) = small_team();
+    // Two more statements that entitle it: each could be named as an authority.
+    for (version, role) in [(2, Role::SubmitOnly), (3, Role::Member)] {
+        let body = Body::Add { node: keys[2].id(), role, name: "pc".into(), addresses: vec![], version };
+        assert_eq!(said(&mut base, &keys[0], body), None);
+    }
+    let entries: Vec<StatementId> = base.statements().filter(|s| s.claim().prev.is_some()).map(Statement::id).collect();
+    let mut largest = 0;
+    for seed in 0..8u64 {
+        let mut state = seed;
+        let mut below = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let mut set = base.clone();
+        for _ in 0..20 {
+            let mut batch = Vec::new();
+            for _ in 0..40 {
+                let version = [below(u64::from(u32::MAX)), u64::MAX][below(2) as usize];
+                let addresses = (0..8).map(|n| format!("[2001:db8:ffff:ffff:ffff:ffff:ffff:fff{n}]:65535")).collect();
+                let name = format!("{:0>64}", below(1000));
+                let keepers: Vec<NodeId> = (0..16).map(|n| NodeId([n * 16 + below(16) as u8; 32])).collect();
+                let body = match below(4) {
+                    0 => Body::Remove { node: keys[2].id(), keep: vec![] },
+                    1 => Body::Rename { name, addresses, version },
+                    2 => Body::Recover { keepers, unseen_days: 14 + below(2_000_000) as u32 },
+                    _ => Body::Add { node: NodeId([7; 32]), role: Role::Keeper, name, addresses, version },
+                };
+                let authority = entries.get(below(entries.len() as u64) as usize).copied();
+                let claim = Claim { team: Some(base.team()), authority, prev: None, body };
+                let body = codec::body_of(keys[2].public_key(), &claim);
+                batch.push(codec::read(&codec::sign_body(&keys[2], &body), &codec::Ring).unwrap());
+            }
+            let mut heard = Heard::default();
+            hear::take_wanted(&mut set, batch, &codec::Ring, &mut heard);
+            assert!(heard.verified <= 20, "{heard:?}: of forty that one member signs few could matter");
+            largest = largest.max(set.bytes() - base.bytes());
+        }
+    }
+    println!("one member adds at most {largest} bytes ({MEMBER_BYTES_MAX} allowed)");
+    assert!(largest > 0 && largest <= MEMBER_BYTES_MAX + 64, "{largest}");
+}
+
+#[test]
+fn a_keeper_that_adds_ten_thousand_invented_nodes_stops_no_removal_and_leaves_nothing_behind() {
+    let (mut set, keys) = small_team();
+    let before = set.bytes();
+    let mut claim = set
+        .draft(
+            keys[1].id(),
+            Body::Add { node: NodeId([0; 32]), role: Role::Member, name: "x".into(), addresses: via(), version: 1 },
+        )
+        .unwrap();
+    let mut flood = Vec::new();
+    for n in 0..10_000u32 {
+        let mut node = [1; 32];
+        node[..4].copy_from_slice(&n.to_be_bytes());
+        claim.body =
+            Body::Add { node: NodeId(node), role: Role::Member, name: "x".into(), addresses: via(), version: 1 };
+        let statement = codec::sign(&keys[1], claim.clone()).unwrap();
+        claim.prev = Some(statement.id());
+        flood.push(statement);
+    }
+    let refused = set.merge(flood).refused;
+    assert!(refused.iter().any(|(_, why)| *why == Refusal::Full), "there is an end to it");
+    assert!(set.bytes() <= SET_BYTES_MAX);
+    let members = set.verdict().members.len();
+    println!("{members} members, {} bytes", set.bytes());
+
+    // The room of additions is full, that of removals is not.
+    let add =
+        Body::Add { node: NodeId([9; 32]), role: Role::Member, name: "new".into(), addresses: vec![], version: 1 };
+    assert_eq!(said(&mut set, &keys[0], add.clone()), Some(Refusal::Full));
+    let member = Body::Remove { node: keys[2].id(), keep: vec![] };
+    assert_eq!(said(&mut set, &keys[0], member), None);
+    // Also a removal that keeps all that it said; then everything that it said goes.
+    let mut kept = set.clone();
+    let keep = kept.keep_of(keys[1].id());
+    assert_eq!(said(&mut kept, &keys[0], Body::Remove { node: keys[1].id(), keep }), None);
+    assert!(!kept.is_member(keys[1].id()));
+    assert_eq!(said(&mut set, &keys[0], Body::Remove { node: keys[1].id(), keep: vec![] }), None);
+    assert_eq!(set.verdict().members.len(), 1);
+    assert!(set.bytes() < before + 1000, "{} bytes are left of {before}", set.bytes());
+    assert!(set.attic().map(|s| s.raw().len()).sum::<usize>() <= VOID_BYTES_MAX);
+    assert_eq!(said(&mut set, &keys[0], add), None);
+    // Whoever still has the flood brings nothing of it back.
+    let digest = set.digest();
+    set.union(&kept);
+    assert_eq!(set.verdict().members.len(), 2);
+    assert!(set.digest() == digest || set.bytes() < before + 2000);
 }
