@@ -1,11 +1,17 @@
 //! Ways in which a disk, a crash or a person ruins a file, and the state of a node before and after.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::person::Person;
+use crate::wait::wait_until;
 use crate::{Context, Outcome, tree};
+
+/// The processes of a stopped node's jobs have ended within this time.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +128,11 @@ pub fn ruin(path: &Path, way: Way, person: Person, random: &mut Random) -> Outco
         _ if bytes == before => Ok(None),
         _ => {
             // In place, as a disk does it: owner and mode stay.
-            fs::write(path, &bytes).context(doing)?;
+            // A compiler of a node that was just stopped may not have ended yet, and what runs cannot be written.
+            wait_until("nobody running it", ENDS_WITHIN, || match fs::write(path, &bytes) {
+                Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => Ok(None),
+                written => Ok(Some(written.context(doing)?)),
+            })?;
             ruined(Some(bytes))
         }
     }
