@@ -212,7 +212,8 @@ fn one_node(
         .partition(|p| p.starts_with(subject.mirrors()));
     for (files, way) in plan(args, &all, &of_mirrors, random) {
         let mut ruined = Vec::new();
-        for file in &files {
+        // Mirrors are not put back as they were: a way before this one may have cost a file of theirs.
+        for file in files.iter().filter(|file| file.exists()) {
             ruined.extend(ruin(file, way, subject.node.person, random)?);
         }
         if ruined.is_empty() {
